@@ -1,0 +1,1 @@
+"""The checks: they read ``node.facts`` and ``node.host``, and nothing else."""

@@ -1,0 +1,1 @@
+"""Control side: command line, matrix, scheduling, providers, transports, facts and capsules."""

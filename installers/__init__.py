@@ -1,0 +1,1 @@
+"""Node side: standard library only, Python >= 3.9. Packed into ``airlock-node.pyz``."""
