@@ -1,0 +1,65 @@
+"""The unit that is scheduled and gets a verdict: image x scenario x profile, on a provider.
+
+Nothing heavy is imported here: ``airlock plan`` must answer within a second.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fixtures.scenarios import Scenario
+
+
+class Expected(enum.StrEnum):
+    """What the matrix says is the right answer for a cell."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An OS image under test, as ``matrices/images.toml`` describes it.
+
+    ``kernel`` is the package the image boots; ``trusts_db`` says whether that kernel takes module
+    signatures made by a key in the firmware's ``db`` (None: nobody has measured it).
+    """
+
+    name: str
+    title: str
+    family: str
+    suite: str
+    kernel: str
+    trusts_db: bool | None
+    trusts_db_why: str = ""
+    way_out: str = ""
+    memory_mb: int = 1536
+    disk_mb: int = 6144
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is to be installed and configured: installer names in the order they run."""
+
+    name: str
+    title: str
+    installers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image in one scenario with one profile, made by one provider."""
+
+    image: Image
+    scenario: Scenario
+    profile: Profile
+    provider: str
+    expected: Expected = Expected.PASS
+
+    @property
+    def id(self) -> str:
+        """Stable name: used in reports, in paths, and in pytest's ids."""
+        return f"{self.image.name}+{self.scenario.name}+{self.profile.name}"

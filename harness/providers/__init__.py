@@ -1,0 +1,1 @@
+"""What makes nodes: ``base`` has the interface, ``registry`` loads providers by name."""
