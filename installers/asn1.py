@@ -178,6 +178,14 @@ def parse(data: bytes) -> Node:
     return node
 
 
+def fields(node: Node, count: int) -> list[Node]:
+    """The first ``count`` children of a SEQUENCE; DERError when there are fewer."""
+    found = node.expect(SEQUENCE).children()
+    if len(found) < count:
+        raise DERError(f"SEQUENCE with {len(found)} elements where {count} are needed")
+    return found[:count]
+
+
 @dataclass(frozen=True)
 class Certificate:
     """The parts of an X.509 certificate (RFC 5280) that decide whether we may use it."""
@@ -214,12 +222,12 @@ class Certificate:
         return not self.not_before <= now <= self.not_after
 
 
-def _common_name(name: Node) -> Optional[str]:
-    """The last commonName of a Name (the most specific one), if it has any."""
+def common_name(name: Node) -> Optional[str]:
+    """The last commonName of a Name element (the most specific one), if it has any."""
     found = None
     for rdn in name.expect(SEQUENCE).children():
         for attribute in rdn.expect(SET).children():
-            kind, value = attribute.expect(SEQUENCE).children()[:2]
+            kind, value = fields(attribute, 2)
             if kind.oid() == _OID_CN:
                 found = value.text()
     return found
@@ -227,11 +235,11 @@ def _common_name(name: Node) -> Optional[str]:
 
 def _public_key(info: Node) -> tuple[str, Optional[int], Optional[int], Optional[int], str]:
     """(type, bits, RSA n, RSA e, EC curve or "") of a SubjectPublicKeyInfo."""
-    algorithm, key = _fields(info, 2)
+    algorithm, key = fields(info, 2)
     parts = algorithm.expect(SEQUENCE).children()
     kind = parts[0].oid() if parts else ""
     if kind == _OID_RSA:
-        n, e = (number.integer() for number in _fields(parse(key.bits()), 2))
+        n, e = (number.integer() for number in fields(parse(key.bits()), 2))
         if n <= 0 or e <= 0:
             raise DERError("RSA key with a modulus or exponent that is not positive")
         return "rsa", n.bit_length(), n, e, ""
@@ -241,21 +249,13 @@ def _public_key(info: Node) -> tuple[str, Optional[int], Optional[int], Optional
     return kind, None, None, None, ""
 
 
-def _fields(node: Node, count: int) -> list[Node]:
-    """The ``count`` children of a SEQUENCE; DERError when there are fewer."""
-    found = node.expect(SEQUENCE).children()
-    if len(found) < count:
-        raise DERError(f"SEQUENCE with {len(found)} elements where {count} are needed")
-    return found[:count]
-
-
 def _extensions(nodes: list[Node]) -> dict[str, bytes]:
     """extnValue by OID of the [3] Extensions element, if there is one."""
     found: dict[str, bytes] = {}
     for wrapper in (n for n in nodes if n.tag == 0xA3):
         for extension in parse(wrapper.value).expect(SEQUENCE).children():
-            parts = extension.expect(SEQUENCE).children()
-            name, value = parts[0].oid(), parts[-1].expect(OCTET_STRING).value
+            name = fields(extension, 2)[0].oid()
+            value = extension.children()[-1].expect(OCTET_STRING).value
             if name in found:
                 raise DERError(f"extension {name} occurs twice")
             found[name] = value
@@ -273,16 +273,16 @@ def _flag_names(bits: bytes) -> frozenset[str]:
 
 def read_certificate(der: bytes) -> Certificate:
     """Parse one DER certificate; DERError names what is wrong. Verifies no signature."""
-    tbs, algorithm, signature = _fields(parse(der), 3)
-    fields = tbs.expect(SEQUENCE).children()
-    if fields and fields[0].tag == 0xA0:  # [0] version; absent means v1
-        fields = fields[1:]
-    if len(fields) < 6:
+    tbs, algorithm, signature = fields(parse(der), 3)
+    parts = tbs.expect(SEQUENCE).children()
+    if parts and parts[0].tag == 0xA0:  # [0] version; absent means v1
+        parts = parts[1:]
+    if len(parts) < 6:
         raise DERError("tbsCertificate is too short")
-    serial, _inner, issuer, validity, subject, key = fields[:6]
-    not_before, not_after = (moment.time() for moment in _fields(validity, 2))
+    serial, _inner, issuer, validity, subject, key = parts[:6]
+    not_before, not_after = (moment.time() for moment in fields(validity, 2))
     key_type, bits, n, e, curve = _public_key(key)
-    extensions = _extensions(fields[6:])
+    extensions = _extensions(parts[6:])
     is_ca = usage = eku = ski = None
     if _EXT_BASIC_CONSTRAINTS in extensions:
         inner = parse(extensions[_EXT_BASIC_CONSTRAINTS]).expect(SEQUENCE).children()
@@ -294,7 +294,7 @@ def read_certificate(der: bytes) -> Certificate:
         eku = frozenset(purpose.oid() for purpose in purposes)
     if _EXT_SKI in extensions:
         ski = parse(extensions[_EXT_SKI]).expect(OCTET_STRING).value
-    signed_with = _fields(algorithm, 1)[0].oid()
+    signed_with = fields(algorithm, 1)[0].oid()
     return Certificate(
         der=der,
         tbs=tbs.raw,
@@ -303,8 +303,8 @@ def read_certificate(der: bytes) -> Certificate:
         serial=serial.integer(),
         issuer=issuer.raw,
         subject=subject.raw,
-        issuer_cn=_common_name(issuer),
-        subject_cn=_common_name(subject),
+        issuer_cn=common_name(issuer),
+        subject_cn=common_name(subject),
         not_before=not_before,
         not_after=not_after,
         key_type=key_type,
