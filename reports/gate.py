@@ -1,0 +1,151 @@
+"""The gate: may what this report is about be released?
+
+It trusts no verdict that the rest of the report does not support: a cell that passed with an
+egress violation in its ledger, or over a capture that saw nothing, is not let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reports.model import Cell, Report, RunVerdict
+from reports.summary import Standing, count_checks, run_verdict, standing
+
+Level = Literal["fail", "error", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason, in words. ``note`` findings are said and do not change the verdict.
+
+    ``cell`` and ``check`` are ids, empty when the finding is about more than one.
+    """
+
+    level: Level
+    message: str
+    remedy: str = ""
+    cell: str = ""
+    check: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.cell}: " if self.cell else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.level}: {where}{self.message}{remedy}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The gate's answer; ``findings`` come worst first."""
+
+    verdict: RunVerdict
+    findings: tuple[Finding, ...]
+
+
+def judge(report: Report) -> Judgement:
+    """Judge a report: every cell must be what its matrix expects, and be supported by evidence."""
+    findings: list[Finding] = []
+    standings: list[Standing] = []
+    for cell in report.cells:
+        mine = list(_judge_cell(cell))
+        findings += mine
+        standings.append(_worst(standing(cell), mine))
+    if report.run.finished is None:
+        findings.append(
+            Finding("error", "the run was cut off before its end", "run it again to the end")
+        )
+    verdict = run_verdict(standings)
+    if verdict == "nothing":
+        findings.append(Finding("error", "no cell ran, so nothing was proved"))
+    elif verdict == "pass" and report.run.finished is None:
+        verdict = "error"
+    order = ("fail", "error", "note")
+    return Judgement(verdict, tuple(sorted(findings, key=lambda item: order.index(item.level))))
+
+
+def _worst(now: Standing, findings: list[Finding]) -> Standing:
+    if now == "not-run":
+        return now
+    levels = {finding.level for finding in findings}
+    if now == "fail" or "fail" in levels:
+        return "fail"
+    return "error" if "error" in levels else now
+
+
+def _judge_cell(cell: Cell) -> Iterator[Finding]:
+    """Yield what speaks against a cell, or must be said about it."""
+    yield from _verdict_findings(cell)
+    if cell.verdict == "pass":
+        yield from _ledger_findings(cell)
+    counts = count_checks(cell.checks)
+    if counts.not_verified:
+        yield Finding("note", f"{counts.not_verified} checks could not be verified", cell=cell.id)
+    if cell.simulated:
+        yield Finding("note", "is simulated: it says nothing about a real machine", cell=cell.id)
+    elif counts.simulated:
+        yield Finding("note", f"{counts.simulated} checks rest on a double", cell=cell.id)
+
+
+def _verdict_findings(cell: Cell) -> Iterator[Finding]:
+    match standing(cell):
+        case "not-run":
+            yield Finding("error", f"did not run: {_reason(cell)}", cell.remedy, cell.id)
+        case "error" if cell.verdict == "pass":
+            yield Finding("error", "says pass, but none of its checks passed", cell=cell.id)
+        case "error":
+            yield Finding("error", f"could not be judged: {_reason(cell)}", cell.remedy, cell.id)
+        case "fail" if cell.verdict == "refused":
+            yield Finding("fail", f"was refused: {_reason(cell)}", cell.remedy, cell.id)
+        case "fail" if cell.expected == "refused":
+            yield Finding(
+                "fail",
+                f"should have been refused and was not: its verdict is {cell.verdict}",
+                "the matrix names the expected refusal; correct the installer or the matrix",
+                cell.id,
+            )
+        case "fail":
+            failed = [check for check in cell.checks if check.outcome == "fail"]
+            roots = [check for check in failed if not check.caused_by] or failed
+            for check in roots:
+                why = f": {check.message}" if check.message else ""
+                yield Finding("fail", f"{check.id} failed{why}", check.remedy, cell.id, check.id)
+            if not failed:
+                yield Finding("fail", f"failed: {_reason(cell)}", cell.remedy, cell.id)
+
+
+def _ledger_findings(cell: Cell) -> Iterator[Finding]:
+    ledger = cell.ledger
+    if ledger is None:
+        if not cell.simulated:
+            yield Finding("note", "has no ledger: its egress was not watched", cell=cell.id)
+        return
+    stages = [("", ledger.violations)]
+    if ledger.build:
+        stages.append((" during the build", ledger.build.violations))
+    for when, violations in stages:
+        if violations:
+            yield Finding(
+                "fail",
+                f"passed, but {len(violations)} packets left another way than the proxy{when}: "
+                f"{violations[0]}",
+                cell=cell.id,
+            )
+    if ledger.metadata_via_proxy:
+        yield Finding(
+            "fail",
+            f"passed, but sent {ledger.metadata_via_proxy} metadata requests to the proxy",
+            "put 169.254.169.254 and metadata.google.internal into no-proxy",
+            cell.id,
+        )
+    if not ledger.probes:
+        yield Finding(
+            "error",
+            "passed, but its capture holds none of the probes that were sent out, "
+            "so it would not have seen a violation either",
+            cell=cell.id,
+        )
+
+
+def _reason(cell: Cell) -> str:
+    return cell.reason or "no reason was given"

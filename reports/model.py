@@ -1,0 +1,279 @@
+"""The shape of ``report.json``.
+
+``schema.json`` is generated from these types (see :mod:`reports.schema`). A reader of version N
+reads every version up to N: a new field gets a default and raises ``SCHEMA_VERSION`` by one.
+All times are RFC 3339 with a time zone, all durations are seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["blocker", "major", "minor"]
+CheckOutcome = Literal["pass", "fail", "error", "skip", "not-verified"]
+PhaseOutcome = Literal["ok", "cached", "failed", "error", "skipped"]
+InstallerOutcome = Literal["ok", "unchanged", "refused", "failed"]
+CellVerdict = Literal["pass", "fail", "error", "refused", "not-run"]
+Expected = Literal["pass", "refused"]
+RunVerdict = Literal["pass", "fail", "error", "nothing"]
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Record(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What every type of the report has in common: named fields, no change, no strangers."""
+
+
+class Evidence(Record, gc=False):
+    """Something to look at: a console tail, ledger rows, a command's output.
+
+    ``kind`` is an open word: ``text``, ``serial``, ``ledger``, ``journal``, ``diff``, ``command``.
+    ``path`` names the whole of it inside the cell's capsule, when ``text`` is only a part.
+    """
+
+    kind: Name = "text"
+    title: str = ""
+    text: str = ""
+    path: str = ""
+    simulated: bool = False
+
+
+class CheckResult(Record, gc=False):
+    """What one check said about one node.
+
+    ``instance`` tells the parametrised instances of one check apart (one per module, say).
+    ``message`` says why for every outcome but ``pass``. ``caused_by`` is the id of the check
+    whose failure made this one fail or skip; renderers fold it under that one.
+    """
+
+    id: Name
+    title: str
+    severity: Severity
+    outcome: CheckOutcome
+    instance: str = ""
+    seconds: Seconds = 0.0
+    message: str = ""
+    remedy: str = ""
+    caused_by: str = ""
+    simulated: bool = False
+    evidence: list[Evidence] = []
+
+
+class Phase(Record):
+    """One step of a cell's life: ``build``, ``boot``, ``facts``, ``checks`` ...
+
+    ``started`` counts seconds from the cell's own start; null means "right after the last one".
+    """
+
+    name: Name
+    seconds: Seconds
+    outcome: PhaseOutcome
+    started: Seconds | None = None
+    detail: str = ""
+
+
+class Change(Record):
+    """One setting an installer changed; secrets are redacted before they come here."""
+
+    key: Name
+    before: Any = None
+    after: Any = None
+
+
+class Problem(Record):
+    """Something an installer's ``verify`` found wrong."""
+
+    what: str
+    remedy: str = ""
+
+
+class Refusal(Record):
+    """Why an installer would not start."""
+
+    code: str
+    reason: str
+    remedy: str = ""
+
+
+class InstallerResult(Record):
+    """What one installer did; the same fields as in ``airlock-node.pyz apply --json``."""
+
+    name: Name
+    outcome: InstallerOutcome
+    seconds: Seconds = 0.0
+    changes: list[Change] = []
+    problems: list[Problem] = []
+    refusals: list[Refusal] = []
+    provenance: dict[str, Any] = {}
+
+
+class BuildLedger(Record):
+    """The egress of the build stage.
+
+    ``first_request`` and ``proxy_step_end`` are unix times: the first must be the later one.
+    ``inherited`` is the date of the build when its result came from the cache: these numbers are
+    then that build's, and nothing was fetched in this run.
+    """
+
+    requests: Count = 0
+    google_direct: Count = 0
+    violations: list[str] = []
+    metadata_via_proxy: Count = 0
+    probes: Count = 0
+    bumped_apt_gets: Count = 0
+    first_request: float | None = None
+    proxy_step_end: float | None = None
+    inherited: Moment | None = None
+
+
+class Ledger(Record):
+    """Every request the proxy saw from the running node, and every packet that went elsewhere.
+
+    ``violations`` are in words, one packet or flow each. ``probes`` are our own attempts to get
+    out, which a capture must show: zero means the capture saw nothing and proves nothing.
+    ``hosts`` counts requests by host.
+    """
+
+    requests: Count = 0
+    google_direct: Count = 0
+    violations: list[str] = []
+    metadata_via_proxy: Count = 0
+    probes: Count = 0
+    hosts: dict[str, Count] = {}
+    build: BuildLedger | None = None
+
+
+class CacheUse(Record):
+    """One content-addressed thing a cell needed: ``hit`` means that nothing was built for it."""
+
+    name: Name
+    hit: bool
+    key: str = ""
+    created: Moment | None = None
+    bytes_fetched: Count = 0
+
+
+class Provenance(Record):
+    """What the node was made of. An empty string means: not known, or not used.
+
+    ``fixups`` are the edits to NVIDIA's source that this kernel needed, in words.
+    ``pyz_sha256`` is the node-side file's; ``certificate_sha256`` the module-signing
+    certificate's (DER); ``ca_sha256`` the proxy CA's (DER).
+    """
+
+    pyz_sha256: str = ""
+    kernel: str = ""
+    driver_version: str = ""
+    fixups: list[str] = []
+    certificate_sha256: str = ""
+    ca_sha256: str = ""
+    cache: list[CacheUse] = []
+    extra: dict[str, str] = {}
+
+
+class Image(Record):
+    """The image under test; ``digest`` is ``sha256:<hex>`` of what was booted, "" if nothing was."""
+
+    name: Name
+    digest: str = ""
+
+
+class Cell(Record):
+    """image × scenario × profile: the unit that gets a verdict.
+
+    ``reason`` and ``remedy`` say why the verdict is not ``pass``, and the way out.
+    ``evidence`` belongs to the whole cell: the serial console's tail has kind ``serial``.
+    """
+
+    id: Name
+    image: Image
+    scenario: Name
+    profile: Name
+    provider: Name
+    verdict: CellVerdict
+    expected: Expected = "pass"
+    reason: str = ""
+    remedy: str = ""
+    simulated: bool = False
+    phases: list[Phase] = []
+    installers: list[InstallerResult] = []
+    checks: list[CheckResult] = []
+    ledger: Ledger | None = None
+    provenance: Provenance = Provenance()
+    evidence: list[Evidence] = []
+
+
+class HostMachine(Record):
+    """The machine the run was made on. ``accelerator`` is ``kvm``, ``tcg`` or empty."""
+
+    name: str = ""
+    os: str = ""
+    kernel: str = ""
+    arch: str = ""
+    cpus: Count = 0
+    memory_mib: Count = 0
+    accelerator: str = ""
+    tools: dict[str, str] = {}
+
+
+class Run(Record):
+    """One ``airlock run`` (or ``check``, ``install``). ``finished`` is null when it was cut off."""
+
+    id: Name
+    started: Moment
+    finished: Moment | None
+    airlock_version: str
+    matrix: str
+    host: HostMachine = HostMachine()
+    pyz_sha256: str = ""
+
+
+class CellCounts(Record):
+    """Cells by verdict; ``fine`` counts those that are what the matrix expects."""
+
+    total: Count = 0
+    passed: Count = 0
+    failed: Count = 0
+    error: Count = 0
+    refused: Count = 0
+    not_run: Count = 0
+    fine: Count = 0
+    simulated: Count = 0
+
+
+class CheckCounts(Record):
+    """Checks by outcome, over all cells or in one."""
+
+    total: Count = 0
+    passed: Count = 0
+    failed: Count = 0
+    error: Count = 0
+    skipped: Count = 0
+    not_verified: Count = 0
+    simulated: Count = 0
+
+
+class Summary(Record):
+    """What the cells add up to; always computed (:mod:`reports.summary`), never written by hand."""
+
+    verdict: RunVerdict
+    cells: CellCounts
+    checks: CheckCounts
+    violations: Count = 0
+
+
+class Report(Record):
+    """The machine-readable result of a run."""
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+    run: Run
+    summary: Summary
+    cells: list[Cell]

@@ -1,0 +1,119 @@
+"""What a run's cells add up to.
+
+The rules, in one place: a cell is fine when its verdict is the one the matrix expects, so an
+expected refusal is fine and an unexpected one is a failure; what did not run has not passed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from reports.model import (
+    SCHEMA_VERSION,
+    Cell,
+    CellCounts,
+    CellVerdict,
+    CheckCounts,
+    CheckResult,
+    Report,
+    Run,
+    RunVerdict,
+    Summary,
+)
+
+Standing = Literal["fine", "fail", "error", "not-run"]
+
+
+def cell_verdict(checks: Iterable[CheckResult]) -> CellVerdict:
+    """Return the verdict that a node's checks give its cell.
+
+    A failure outweighs an error: it is known, whatever else could not be told.
+    Checks of which none passed prove nothing: ``not-run``.
+    """
+    outcomes = {check.outcome for check in checks}
+    if "fail" in outcomes:
+        return "fail"
+    if "error" in outcomes:
+        return "error"
+    return "pass" if "pass" in outcomes else "not-run"
+
+
+def standing(cell: Cell) -> Standing:
+    """Return how a cell counts in the run's verdict, given what the matrix expects of it."""
+    if cell.verdict in ("error", "not-run"):
+        return cell.verdict
+    if cell.verdict != cell.expected:
+        return "fail"
+    if cell.verdict == "pass" and not any(check.outcome == "pass" for check in cell.checks):
+        return "error"
+    return "fine"
+
+
+def run_verdict(standings: Iterable[Standing]) -> RunVerdict:
+    """Return the verdict of a run from how its cells count.
+
+    ``nothing`` when no cell ran. A cell that did not run beside others that did leaves the
+    question open: ``error``.
+    """
+    seen = set(standings)
+    if not seen - {"not-run"}:
+        return "nothing"
+    if "fail" in seen:
+        return "fail"
+    return "pass" if seen == {"fine"} else "error"
+
+
+def count_checks(checks: Iterable[CheckResult]) -> CheckCounts:
+    """Count checks by outcome."""
+    outcomes: Counter[str] = Counter()
+    simulated = 0
+    for check in checks:
+        outcomes[check.outcome] += 1
+        simulated += check.simulated
+    return CheckCounts(
+        total=outcomes.total(),
+        passed=outcomes["pass"],
+        failed=outcomes["fail"],
+        error=outcomes["error"],
+        skipped=outcomes["skip"],
+        not_verified=outcomes["not-verified"],
+        simulated=simulated,
+    )
+
+
+def summarise(cells: Sequence[Cell]) -> Summary:
+    """Compute the summary of these cells."""
+    verdicts = Counter(cell.verdict for cell in cells)
+    standings = [standing(cell) for cell in cells]
+    return Summary(
+        verdict=run_verdict(standings),
+        cells=CellCounts(
+            total=len(cells),
+            passed=verdicts["pass"],
+            failed=verdicts["fail"],
+            error=verdicts["error"],
+            refused=verdicts["refused"],
+            not_run=verdicts["not-run"],
+            fine=standings.count("fine"),
+            simulated=sum(cell.simulated for cell in cells),
+        ),
+        checks=count_checks(check for cell in cells for check in cell.checks),
+        violations=sum(violations(cell) for cell in cells),
+    )
+
+
+def violations(cell: Cell) -> int:
+    """Count a cell's egress violations, the build stage's included."""
+    if cell.ledger is None:
+        return 0
+    build = cell.ledger.build
+    return len(cell.ledger.violations) + (len(build.violations) if build else 0)
+
+
+def build_report(run: Run, cells: Sequence[Cell]) -> Report:
+    """Put a report together; the only way to one whose summary is true."""
+    return Report(
+        schema_version=SCHEMA_VERSION, run=run, summary=summarise(cells), cells=list(cells)
+    )
