@@ -237,7 +237,7 @@ class Examined:
 
 
 def examine(data: bytes, certificates: Sequence[Certificate]) -> Examined:
-    """Read the outermost signature of an uncompressed module; verify it if its certificate is given.
+    """Read the outermost signature of an uncompressed module and verify it if we can.
 
     Raises SignatureError when a signature is there and cannot be read.
     """
