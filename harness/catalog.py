@@ -1,0 +1,124 @@
+"""What a matrix may name: images and profiles from ``matrices/``, scenarios from ``fixtures/``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.cells import Image, Profile
+from harness.errors import UsageError
+from harness.names import nearest
+
+if TYPE_CHECKING:
+    from fixtures.scenarios import Scenario
+
+#: The rooms lie side by side, in a checkout and in an installed tool alike.
+ROOMS = Path(__file__).resolve().parent.parent
+MATRICES = ROOMS / "matrices"
+CONFORMANCE = ROOMS / "conformance"
+
+T = TypeVar("T", Image, Profile)
+
+#: File key -> attribute, where the file's word is shorter.
+IMAGE_KEYS = {"why": "trusts_db_why"}
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that can be named, by name."""
+
+    images: Mapping[str, Image]
+    scenarios: Mapping[str, Scenario]
+    profiles: Mapping[str, Profile]
+
+
+def load_catalog(matrices: Path = MATRICES) -> Catalog:
+    """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""
+    from fixtures.scenarios import load_scenarios
+
+    return Catalog(
+        images={
+            name: _build(Image, {"name": name, "trusts_db": None, **table}, path, text, name)
+            for path, text, name, table in _tables(matrices / "images.toml", IMAGE_KEYS)
+        },
+        scenarios=load_scenarios(),
+        profiles={
+            name: _build(
+                Profile,
+                {"name": name, **table, "installers": tuple(table.get("installers", ()))},
+                path,
+                text,
+                name,
+            )
+            for path, text, name, table in _tables(matrices / "profiles.toml", {})
+        },
+    )
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text and the data of a TOML file; UsageError if there is none or it is not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+
+
+def line_of(text: str, key: str, header: str = "", nth: int = 0) -> int:
+    """The line of ``key`` below the nth ``header`` line, from 1; the header's line if not found.
+
+    tomllib gives no positions; a message with a line is worth this small search.
+    """
+    seen, start = -1, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if header and bare.startswith("["):
+            if seen == nth and start:
+                break
+            if bare == header:
+                seen += 1
+                start = number if seen == nth else 0
+            continue
+        inside = not header or (seen == nth and start)
+        if inside and bare.split("=")[0].strip().strip("\"'") == key:
+            return number
+    return start or 1
+
+
+def check_keys(
+    path: Path, text: str, table: Mapping[str, Any], known: Iterable[str], header: str, nth: int = 0
+) -> None:
+    """UsageError for a key that is not known in this table."""
+    known = set(known)
+    for key in table:
+        if key not in known:
+            line = line_of(text, key, header, nth)
+            raise UsageError(
+                f"{path}:{line}: unknown key {key!r} in {header or 'the file'}",
+                hint=nearest(key, known),
+            )
+
+
+def _tables(
+    path: Path, words: Mapping[str, str]
+) -> Iterable[tuple[Path, str, str, dict[str, Any]]]:
+    text, data = read_toml(path)
+    for name, table in data.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}:{line_of(text, name)}: {name!r} is not a table")
+        yield path, text, name, {words.get(key, key): value for key, value in table.items()}
+
+
+def _build(kind: type[T], values: dict[str, Any], path: Path, text: str, name: str) -> T:
+    known = {field.name: field for field in fields(kind)}
+    check_keys(path, text, values, known, f"[{name}]")
+    for key, field in known.items():
+        if key not in values and field.default is MISSING:
+            line = line_of(text, "", f"[{name}]")
+            raise UsageError(f"{path}:{line}: [{name}] lacks {key!r}")
+    return kind(**values)
