@@ -1,0 +1,382 @@
+# ruff: noqa: ARG002 - the base class names arguments that only subclasses use
+"""Refuse, plan, apply, verify, remove: the same for every installer.
+
+An installer says what is (``inspect``) and what should be (``desired``) as flat dictionaries; the
+engine compares them by value and applies only differences. A step counts as done when ``verify``
+finds no problem, so ``apply`` may be killed anywhere and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Optional
+
+from installers.config import Config
+from installers.errors import NodeError
+from installers.exits import Exit
+from installers.host import RUN_DIR, Host
+from installers.journal import Journal, Log, read_state, write_state
+from installers.redact import redact
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why this node cannot be made right: a stable ``code``, the reason, the way out."""
+
+    code: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that is not what it should be. None stands for absent."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What ``verify`` found wrong, and how to mend it."""
+
+    what: str
+    remedy: str
+
+
+@dataclass
+class Contract:
+    """What applying takes: ``hosts`` contacted, ``bytes`` fetched at most (None: not known),
+    ``disk`` bytes needed per path, ``keys`` used, ``notes`` for the reader."""
+
+    hosts: list[str] = field(default_factory=list)
+    bytes: Optional[int] = 0
+    disk: dict[str, int] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def merge(self, other: Contract) -> Contract:
+        """Both together; space on the same path adds up."""
+        disk = dict(self.disk)
+        for path, size in other.disk.items():
+            disk[path] = disk.get(path, 0) + size
+        known = self.bytes is not None and other.bytes is not None
+        return Contract(
+            hosts=list(dict.fromkeys([*self.hosts, *other.hosts])),
+            bytes=(self.bytes or 0) + (other.bytes or 0) if known else None,
+            disk=disk,
+            keys=list(dict.fromkeys([*self.keys, *other.keys])),
+            notes=list(dict.fromkeys([*self.notes, *other.notes])),
+        )
+
+
+class Installer:
+    """Makes one part of a node right. Subclasses override what they need."""
+
+    name = ""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def refuse(self, host: Host) -> list[Refusal]:
+        """Reasons why nothing may be applied, found without any network."""
+        return []
+
+    @contextlib.contextmanager
+    def session(self, host: Host) -> Iterator[None]:
+        """What must hold around every apply, also when this installer itself is not selected."""
+        yield
+
+    def inspect(self, host: Host) -> dict[str, Any]:
+        """What is: setting → JSON-able value."""
+        raise NotImplementedError
+
+    def desired(self, host: Host) -> dict[str, Any]:
+        """What should be, in the same keys. With ``host.offline`` nothing may be fetched for it."""
+        raise NotImplementedError
+
+    def contract(self, host: Host) -> Contract:
+        """What applying will take."""
+        return Contract()
+
+    def apply(self, host: Host, changes: list[Change], log: Log) -> None:
+        """Make the changes. May be called again after having been killed anywhere."""
+        raise NotImplementedError
+
+    def verify(self, host: Host) -> list[Problem]:
+        """Whether the node really is as desired, read back by other means where there are any."""
+        return []
+
+    def remove(self, host: Host) -> None:
+        """Undo what this installer did."""
+
+    def provenance(self, host: Host) -> dict[str, Any]:
+        """What a report should know about what is installed."""
+        return {}
+
+
+@dataclass
+class Outcome:
+    """What happened to one installer: ``outcome`` is ok, unchanged, refused, failed or planned."""
+
+    name: str
+    outcome: str
+    changes: list[Change] = field(default_factory=list)
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Summary:
+    """The answer of a verb; ``as_json`` is what ``--json`` prints."""
+
+    installers: list[Outcome] = field(default_factory=list)
+    contract: Contract = field(default_factory=Contract)
+    not_run: list[str] = field(default_factory=list)
+    exit: Exit = Exit.PASS
+
+    def as_json(self, host: Host) -> dict[str, Any]:
+        """``{"installers": [...], "contract": {...}, "not_run": [...], "exit": int}``, redacted."""
+        shown = []
+        for outcome in self.installers:
+            record = asdict(outcome)
+            record["changes"] = [shown_change(change, host) for change in outcome.changes]
+            shown.append(redact(record, host.secrets))
+        return {
+            "installers": shown,
+            "contract": redact(asdict(self.contract), host.secrets),
+            "not_run": self.not_run,
+            "exit": int(self.exit),
+        }
+
+
+def shown_change(change: Change, host: Host) -> dict[str, Any]:
+    """A change without secrets; says so when only a secret differs."""
+    before, after = redact(change.before, host.secrets), redact(change.after, host.secrets)
+    shown = {"key": redact(change.key, host.secrets), "before": before, "after": after}
+    if before == after:
+        shown["note"] = "only a secret differs"
+    return shown
+
+
+def diff(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    """Settings whose values differ, in the order of ``after``, then what must go."""
+    keys = [*after, *(key for key in before if key not in after)]
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+class Engine:
+    """Runs verbs over installers, in their order, on one host."""
+
+    def __init__(
+        self, host: Host, installers: Sequence[Installer], sessions: Sequence[Installer] = ()
+    ) -> None:
+        self.host = host
+        self.installers = list(installers)
+        # Those whose session surrounds the work: the selected ones and, with --only, some others.
+        self.sessions = list(dict.fromkeys([*sessions, *installers]))
+        self.journal = Journal(host)
+
+    def plan(self) -> Summary:
+        """What apply would do, without network and without touching anything."""
+        summary = Summary(contract=self._contract())
+        for installer in self.installers:
+            outcome = Outcome(installer.name, "planned")
+            with self._caught(outcome, summary):
+                outcome.refusals = installer.refuse(self.host)
+                if outcome.refusals:
+                    outcome.outcome = "refused"
+                    summary.exit = summary.exit or Exit.FAIL
+                else:
+                    outcome.changes = diff(
+                        installer.inspect(self.host), installer.desired(self.host)
+                    )
+                    outcome.outcome = "planned" if outcome.changes else "unchanged"
+            summary.installers.append(outcome)
+        return summary
+
+    def apply(self) -> Summary:
+        """Refuse before anything is fetched, else apply in order; stops at the first failure."""
+        summary = Summary(contract=self._contract())
+        if self._refused(summary):
+            return summary
+        with contextlib.ExitStack() as stack:
+            for installer in self.sessions:
+                stack.enter_context(installer.session(self.host))
+            for position, installer in enumerate(self.installers):
+                outcome = self._apply_one(installer, summary)
+                summary.installers.append(outcome)
+                self._store(outcome)
+                if outcome.outcome == "failed":
+                    summary.not_run = [later.name for later in self.installers[position + 1 :]]
+                    break
+        return summary
+
+    def verify(self) -> Summary:
+        """Compare and verify, change nothing."""
+        summary = Summary()
+        with contextlib.ExitStack() as stack:
+            for installer in self.sessions:
+                stack.enter_context(installer.session(self.host))
+            for installer in self.installers:
+                outcome = Outcome(installer.name, "ok")
+                started = time.monotonic()
+                with self._caught(outcome, summary):
+                    outcome.changes = diff(
+                        installer.inspect(self.host), installer.desired(self.host)
+                    )
+                    outcome.problems = installer.verify(self.host)
+                    outcome.provenance = installer.provenance(self.host)
+                    if outcome.changes or outcome.problems:
+                        outcome.outcome = "failed"
+                        summary.exit = summary.exit or Exit.FAIL
+                outcome.seconds = round(time.monotonic() - started, 3)
+                summary.installers.append(outcome)
+        return summary
+
+    def remove(self) -> Summary:
+        """Undo, last installer first; goes on after a failure."""
+        summary = Summary()
+        for installer in reversed(self.installers):
+            outcome = Outcome(installer.name, "ok")
+            started = time.monotonic()
+            with self._caught(outcome, summary), self.journal.log(installer.name).step("remove"):
+                installer.remove(self.host)
+            outcome.seconds = round(time.monotonic() - started, 3)
+            summary.installers.append(outcome)
+            if outcome.outcome == "ok":
+                state = read_state(self.host)
+                state["installers"].pop(installer.name, None)
+                write_state(self.host, state)
+        return summary
+
+    def _apply_one(self, installer: Installer, summary: Summary) -> Outcome:
+        outcome = Outcome(installer.name, "unchanged")
+        started = time.monotonic()
+        log = self.journal.log(installer.name)
+        with self._caught(outcome, summary), log.step("apply"):
+            outcome.changes = diff(installer.inspect(self.host), installer.desired(self.host))
+            outcome.problems = [] if outcome.changes else installer.verify(self.host)
+            if outcome.changes or outcome.problems:
+                outcome.outcome = "ok"
+                log("diff", changes=[shown_change(change, self.host) for change in outcome.changes])
+                installer.apply(self.host, outcome.changes, log)
+                outcome.problems = self._still_wrong(installer)
+            outcome.provenance = installer.provenance(self.host)
+            if outcome.problems:
+                first = outcome.problems[0]
+                raise NodeError(first.what, remedy=first.remedy)
+        outcome.seconds = round(time.monotonic() - started, 3)
+        return outcome
+
+    def _still_wrong(self, installer: Installer) -> list[Problem]:
+        left = diff(installer.inspect(self.host), installer.desired(self.host))
+        problems = [
+            Problem(
+                redact(
+                    f"{change.key} is {change.before!r}, not {change.after!r}", self.host.secrets
+                ),
+                "something on the node changes it back, or the installer is wrong",
+            )
+            for change in left
+        ]
+        return problems + installer.verify(self.host)
+
+    def _contract(self) -> Contract:
+        contract = Contract()
+        for installer in self.installers:
+            contract = contract.merge(installer.contract(self.host))
+        return contract
+
+    def _refused(self, summary: Summary) -> bool:
+        outcomes = [Outcome(i.name, "ok", refusals=i.refuse(self.host)) for i in self.installers]
+        space = self._no_space(summary.contract)
+        if space and outcomes:
+            outcomes[-1].refusals.extend(space)
+        refused = [outcome for outcome in outcomes if outcome.refusals]
+        for outcome in refused:
+            outcome.outcome = "refused"
+            for refusal in outcome.refusals:
+                self.journal.write(outcome.name, "refuse", "fail", **asdict(refusal))
+            self._store(outcome)
+        summary.installers = refused
+        if refused:
+            summary.not_run = [o.name for o in outcomes if not o.refusals]
+            summary.exit = Exit.FAIL
+        return bool(refused)
+
+    def _no_space(self, contract: Contract) -> list[Refusal]:
+        """Needs per path, added up per file system."""
+        needs: dict[int, int] = {}
+        paths: dict[int, list[str]] = {}
+        for path, size in contract.disk.items():
+            here = self.host.path(path)
+            while not here.exists():
+                here = here.parent
+            device = here.stat().st_dev
+            needs[device] = needs.get(device, 0) + size
+            paths.setdefault(device, []).append(path)
+        return [
+            Refusal(
+                "disk.space",
+                f"{', '.join(paths[device])}: {need >> 20} MiB needed, "
+                f"{self.host.free(paths[device][0]) >> 20} MiB free",
+                "make room, or give the image a larger disk",
+            )
+            for device, need in needs.items()
+            if need > self.host.free(paths[device][0])
+        ]
+
+    def _store(self, outcome: Outcome) -> None:
+        state = read_state(self.host)
+        state["installers"][outcome.name] = {
+            "outcome": outcome.outcome,
+            "t": round(time.time(), 3),
+            "problems": [asdict(problem) for problem in outcome.problems],
+            "refusals": [asdict(refusal) for refusal in outcome.refusals],
+            "provenance": outcome.provenance,
+        }
+        write_state(self.host, state)
+
+    @contextlib.contextmanager
+    def _caught(self, outcome: Outcome, summary: Summary) -> Iterator[None]:
+        """Turn an installer's error into a failed outcome; the first one decides the exit code."""
+        try:
+            yield
+        except NodeError as error:
+            known = Problem(str(NodeError(error.what, where=error.where)), error.remedy)
+            code = error.exit
+        except Exception as error:
+            # A defect of ours: still one line, and the place, but never called the node's fault.
+            trace, place = error.__traceback__, ""
+            while trace is not None:
+                place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+                trace = trace.tb_next
+            known = Problem(
+                f"{type(error).__name__} at {place}: {error}", "report this as a defect"
+            )
+            code = Exit.UNKNOWN
+        else:
+            return
+        outcome.outcome = "failed"
+        shown = Problem(self.host.redact(known.what), self.host.redact(known.remedy))
+        if not any(problem.what == shown.what for problem in outcome.problems):
+            outcome.problems = [*outcome.problems, shown]
+        summary.exit = summary.exit or code
+
+
+def run_directory(host: Host) -> None:
+    """Make ``/run/airlock``, private: it holds transient secrets and sockets."""
+    path = host.path(RUN_DIR)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
