@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from reports.causes import fold
 from reports.model import Cell, Report, RunVerdict
 from reports.summary import Standing, count_checks, run_verdict, standing
 
@@ -105,12 +106,11 @@ def _verdict_findings(cell: Cell) -> Iterator[Finding]:
                 cell.id,
             )
         case "fail":
-            failed = [check for check in cell.checks if check.outcome == "fail"]
-            roots = [check for check in failed if not check.caused_by] or failed
+            roots = [tree.check for tree in fold(cell.checks) if tree.check.outcome == "fail"]
             for check in roots:
                 why = f": {check.message}" if check.message else ""
                 yield Finding("fail", f"{check.id} failed{why}", check.remedy, cell.id, check.id)
-            if not failed:
+            if not roots:
                 yield Finding("fail", f"failed: {_reason(cell)}", cell.remedy, cell.id)
 
 

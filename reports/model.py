@@ -32,7 +32,7 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     """What every type of the report has in common: named fields, no change, no strangers."""
 
 
-class Evidence(Record, gc=False):
+class Evidence(Record, frozen=True, gc=False):
     """Something to look at: a console tail, ledger rows, a command's output.
 
     ``kind`` is an open word: ``text``, ``serial``, ``ledger``, ``journal``, ``diff``, ``command``.
@@ -46,12 +46,12 @@ class Evidence(Record, gc=False):
     simulated: bool = False
 
 
-class CheckResult(Record, gc=False):
+class CheckResult(Record, frozen=True, gc=False):
     """What one check said about one node.
 
     ``instance`` tells the parametrised instances of one check apart (one per module, say).
-    ``message`` says why for every outcome but ``pass``. ``caused_by`` is the id of the check
-    whose failure made this one fail or skip; renderers fold it under that one.
+    ``message`` says why for every outcome but ``pass``. ``depends`` are the ids of the checks
+    whose failure explains a failure of this one: renderers fold it under the one that failed.
     """
 
     id: Name
@@ -62,12 +62,12 @@ class CheckResult(Record, gc=False):
     seconds: Seconds = 0.0
     message: str = ""
     remedy: str = ""
-    caused_by: str = ""
+    depends: list[str] = []
     simulated: bool = False
     evidence: list[Evidence] = []
 
 
-class Phase(Record):
+class Phase(Record, frozen=True):
     """One step of a cell's life: ``build``, ``boot``, ``facts``, ``checks`` ...
 
     ``started`` counts seconds from the cell's own start; null means "right after the last one".
@@ -80,7 +80,7 @@ class Phase(Record):
     detail: str = ""
 
 
-class Change(Record):
+class Change(Record, frozen=True):
     """One setting an installer changed; secrets are redacted before they come here."""
 
     key: Name
@@ -88,14 +88,14 @@ class Change(Record):
     after: Any = None
 
 
-class Problem(Record):
+class Problem(Record, frozen=True):
     """Something an installer's ``verify`` found wrong."""
 
     what: str
     remedy: str = ""
 
 
-class Refusal(Record):
+class Refusal(Record, frozen=True):
     """Why an installer would not start."""
 
     code: str
@@ -103,7 +103,7 @@ class Refusal(Record):
     remedy: str = ""
 
 
-class InstallerResult(Record):
+class InstallerResult(Record, frozen=True):
     """What one installer did; the same fields as in ``airlock-node.pyz apply --json``."""
 
     name: Name
@@ -115,7 +115,7 @@ class InstallerResult(Record):
     provenance: dict[str, Any] = {}
 
 
-class BuildLedger(Record):
+class BuildLedger(Record, frozen=True):
     """The egress of the build stage.
 
     ``first_request`` and ``proxy_step_end`` are unix times: the first must be the later one.
@@ -134,7 +134,7 @@ class BuildLedger(Record):
     inherited: Moment | None = None
 
 
-class Ledger(Record):
+class Ledger(Record, frozen=True):
     """Every request the proxy saw from the running node, and every packet that went elsewhere.
 
     ``violations`` are in words, one packet or flow each. ``probes`` are our own attempts to get
@@ -151,7 +151,7 @@ class Ledger(Record):
     build: BuildLedger | None = None
 
 
-class CacheUse(Record):
+class CacheUse(Record, frozen=True):
     """One content-addressed thing a cell needed: ``hit`` means that nothing was built for it."""
 
     name: Name
@@ -161,7 +161,7 @@ class CacheUse(Record):
     bytes_fetched: Count = 0
 
 
-class Provenance(Record):
+class Provenance(Record, frozen=True):
     """What the node was made of. An empty string means: not known, or not used.
 
     ``fixups`` are the edits to NVIDIA's source that this kernel needed, in words.
@@ -179,14 +179,14 @@ class Provenance(Record):
     extra: dict[str, str] = {}
 
 
-class Image(Record):
-    """The image under test; ``digest`` is ``sha256:<hex>`` of what was booted, "" if nothing was."""
+class Image(Record, frozen=True):
+    """The image under test; ``digest`` is ``sha256:<hex>`` of what was booted (or empty)."""
 
     name: Name
     digest: str = ""
 
 
-class Cell(Record):
+class Cell(Record, frozen=True):
     """image × scenario × profile: the unit that gets a verdict.
 
     ``reason`` and ``remedy`` say why the verdict is not ``pass``, and the way out.
@@ -211,7 +211,7 @@ class Cell(Record):
     evidence: list[Evidence] = []
 
 
-class HostMachine(Record):
+class HostMachine(Record, frozen=True):
     """The machine the run was made on. ``accelerator`` is ``kvm``, ``tcg`` or empty."""
 
     name: str = ""
@@ -224,7 +224,7 @@ class HostMachine(Record):
     tools: dict[str, str] = {}
 
 
-class Run(Record):
+class Run(Record, frozen=True):
     """One ``airlock run`` (or ``check``, ``install``). ``finished`` is null when it was cut off."""
 
     id: Name
@@ -236,7 +236,7 @@ class Run(Record):
     pyz_sha256: str = ""
 
 
-class CellCounts(Record):
+class CellCounts(Record, frozen=True):
     """Cells by verdict; ``fine`` counts those that are what the matrix expects."""
 
     total: Count = 0
@@ -249,7 +249,7 @@ class CellCounts(Record):
     simulated: Count = 0
 
 
-class CheckCounts(Record):
+class CheckCounts(Record, frozen=True):
     """Checks by outcome, over all cells or in one."""
 
     total: Count = 0
@@ -261,7 +261,7 @@ class CheckCounts(Record):
     simulated: Count = 0
 
 
-class Summary(Record):
+class Summary(Record, frozen=True):
     """What the cells add up to; always computed (:mod:`reports.summary`), never written by hand."""
 
     verdict: RunVerdict
@@ -270,7 +270,7 @@ class Summary(Record):
     violations: Count = 0
 
 
-class Report(Record):
+class Report(Record, frozen=True):
     """The machine-readable result of a run."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]

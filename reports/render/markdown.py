@@ -1,0 +1,111 @@
+"""A Markdown summary, for a CI job's page or a pull request.
+
+Everything that comes from a node is escaped: it makes no markup, no link and no mention.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reports.causes import fold
+from reports.model import Cell, Report
+from reports.render.words import headline, mark, verdict_words
+from reports.summary import count_checks, standing, violations
+from reports.text import count, duration, plain
+
+SIZE_LIMIT = 900_000
+"""Characters. GitHub cuts a job summary at 1 MiB."""
+
+_TABLE_LIMIT = 500
+_FAILURE_LIMIT = 20
+_MESSAGE_LIMIT = 500
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~<>&:$^=-])")
+
+
+def render_markdown(report: Report) -> str:
+    """Return the report as GitHub-flavoured Markdown."""
+    run = report.run
+    lines = [
+        f"## {mark(report.summary.verdict)} Airlock: {report.summary.verdict}",
+        "",
+        _escape(headline(report)),
+        "",
+    ]
+    if report.cells:
+        lines += [
+            "| cell | verdict | checks | not verified | egress violations | time |",
+            "|---|---|---:|---:|---:|---:|",
+            *(_row(cell) for cell in report.cells[:_TABLE_LIMIT]),
+            "",
+        ]
+    if len(report.cells) > _TABLE_LIMIT:
+        lines += [f"{len(report.cells) - _TABLE_LIMIT} more cells are in `index.html`.", ""]
+    size = sum(len(line) for line in lines)
+    for cell in report.cells:
+        if standing(cell) == "fine":
+            continue
+        block = _trouble(cell)
+        size += sum(len(line) for line in block)
+        if size > SIZE_LIMIT:
+            lines += ["The rest is in `index.html`.", ""]
+            break
+        lines += block
+    lines.append(
+        f"Run {_escape(run.id)}, matrix {_escape(run.matrix)}, Airlock "
+        f"{_escape(run.airlock_version)}, {run.started:%Y-%m-%d %H:%M %Z}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _row(cell: Cell) -> str:
+    counts = count_checks(cell.checks)
+    simulated = " (simulated)" if cell.simulated else ""
+    checks = f"{counts.passed} passed"
+    if counts.failed:
+        checks += f", {counts.failed} failed"
+    if counts.error:
+        checks += f", {counts.error} broken"
+    went_out = str(violations(cell)) if cell.ledger else "not watched"
+    seconds = duration(sum(phase.seconds for phase in cell.phases))
+    return (
+        f"| {_escape(cell.id)} | {mark(standing(cell))} {verdict_words(cell)}{simulated} | {checks}"
+        f" | {counts.not_verified} | {went_out} | {seconds} |"
+    )
+
+
+def _trouble(cell: Cell) -> list[str]:
+    lines = [f"### {mark(standing(cell))} {_escape(cell.id)}: {verdict_words(cell)}", ""]
+    if cell.reason:
+        lines += [_escape(cell.reason[:_MESSAGE_LIMIT]), ""]
+    if cell.remedy:
+        lines += [f"**Remedy:** {_escape(cell.remedy[:_MESSAGE_LIMIT])}", ""]
+    trees = fold(cell.checks)
+    for tree in trees[:_FAILURE_LIMIT]:
+        check = tree.check
+        name = f"{check.id}[{check.instance}]" if check.instance else check.id
+        lines.append(
+            f"- **{_escape(name)}** ({check.severity}, {check.outcome}): {_escape(check.title)}"
+        )
+        if check.message:
+            lines.append(f"  - {_escape(check.message[:_MESSAGE_LIMIT])}")
+        if check.remedy:
+            lines.append(f"  - remedy: {_escape(check.remedy[:_MESSAGE_LIMIT])}")
+        if tree.followers:
+            names = ", ".join(sorted({follower.id for follower in tree.followers}))
+            lines.append(
+                f"  - {count(len(tree.followers), 'more check')} failed because of it: "
+                f"{_escape(names)}"
+            )
+    if len(trees) > _FAILURE_LIMIT:
+        lines.append(f"- {len(trees) - _FAILURE_LIMIT} more are in `index.html`")
+    if trees:
+        lines.append("")
+    return lines
+
+
+def _escape(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    one_line = " ".join(plain(text).split())
+    escaped = _SPECIAL.sub(r"\\\1", one_line)
+    # A backslash does not stop a mention or an e-mail link; an empty comment does.
+    return escaped.replace("@", "@<!-- -->")

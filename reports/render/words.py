@@ -1,0 +1,73 @@
+"""The words and marks that every rendering uses, so that all of them say the same."""
+
+from __future__ import annotations
+
+from reports.model import Cell, Report
+from reports.summary import standing
+from reports.text import count
+
+_MARKS = {
+    "pass": "✓",
+    "fine": "✓",
+    "ok": "✓",
+    "fail": "✗",
+    "failed": "✗",
+    "error": "!",
+    "refused": "⊘",
+    "not-run": "–",
+    "nothing": "–",
+    "skip": "–",
+    "skipped": "–",
+    "not-verified": "?",
+    "cached": "↺",
+    "unchanged": "=",
+}
+
+
+def mark(word: str) -> str:
+    """Return the sign that stands beside a verdict or outcome (never alone)."""
+    return _MARKS[word]
+
+
+def verdict_words(cell: Cell) -> str:
+    """Say a cell's verdict against what was expected of it."""
+    if cell.verdict == "not-run":
+        return "not run"
+    if cell.verdict == "refused":
+        return "refused, as expected" if cell.expected == "refused" else "refused, not expected"
+    if cell.expected == "refused":
+        return f"{cell.verdict}, a refusal was expected"
+    if cell.verdict == "pass" and standing(cell) == "error":
+        return "pass without a single passed check"
+    return cell.verdict
+
+
+def headline(report: Report) -> str:
+    """Say what a run came to, in one or two sentences."""
+    cells, checks = report.summary.cells, report.summary.checks
+    if not cells.total:
+        return "No cells were selected, so nothing was proved."
+    expected = sum(cell.verdict == cell.expected == "refused" for cell in report.cells)
+    parts = [
+        f"{number} {words}"
+        for number, words in (
+            (cells.passed, "passed"),
+            (expected, "refused as expected"),
+            (cells.failed, "failed"),
+            (cells.refused - expected, "refused unexpectedly"),
+            (cells.error, "could not be judged"),
+            (cells.not_run, "did not run"),
+        )
+        if number
+    ]
+    text = f"{count(cells.total, 'cell')}: {', '.join(parts)}."
+    if checks.total:
+        text += f" {count(checks.passed, 'check')} passed, {checks.failed:,} failed"
+        if checks.error:
+            text += f", {checks.error:,} could not run"
+        text += f", {checks.not_verified:,} not verified."
+    if report.summary.violations:
+        text += f" {count(report.summary.violations, 'packet')} left another way than the proxy."
+    if cells.simulated:
+        text += f" {count(cells.simulated, 'cell is', 'cells are')} simulated."
+    return text
