@@ -1,0 +1,1 @@
+"""The local lab: base images, the build namespace, disks, firmware and virtual machines."""

@@ -1,0 +1,25 @@
+"""Addresses of the lab, the same in the build namespace and in a virtual machine.
+
+They are QEMU's own for user networking (https://www.qemu.org/docs/master/system/devices/net.html),
+so that one image works in both places. Nothing but the proxy and the metadata server answers.
+"""
+
+from __future__ import annotations
+
+NODE = "10.0.2.15"
+NODE_PREFIX = 24
+GATEWAY = "10.0.2.2"
+NAMESERVER = "10.0.2.3"
+NODE6 = "fec0::15"
+GATEWAY6 = "fec0::2"
+PROXY = "10.0.2.100"
+PROXY_PORT = 3128
+METADATA = "169.254.169.254"
+METADATA_PORT = 80
+METADATA_NODE = "169.254.169.15"
+METADATA_NET = "169.254.169.0/24"
+METADATA_HOST = "169.254.169.2"
+
+# One fixed card address per network: the image's network files match on it.
+MAC = "52:54:00:12:34:56"
+METADATA_MAC = "52:54:00:12:34:57"

@@ -1,0 +1,294 @@
+"""The build stage: the installers run inside the image's own root, behind the proxy, natively.
+
+The result is a disk that is kept by content: the same inputs never build twice, and a build that
+is taken from the cache shows its own ledger, with its date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fixtures.capture import classify, read_pcap
+from fixtures.ledger import summarise
+from fixtures.metadata import MetadataServer
+from fixtures.relay import Relay
+from fixtures.signer import SignerServer
+from harness.errors import InfraError
+from harness.lab import addresses as at
+from harness.lab import disk, seam
+from harness.lab.base import Base, canonical, exclusive
+from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
+from harness.providers.base import Job, NodeFailed, Refusal, Refused
+from harness.state import cache_dir
+
+if TYPE_CHECKING:
+    from fixtures.pki import Authority
+    from fixtures.squid import Squid
+    from harness.pack import Packed
+
+NODE_FILE = "usr/lib/airlock/airlock-node.pyz"
+_PYTHON = ["/usr/bin/python3", f"/{NODE_FILE}"]
+_SOCKET = "/run/airlock/sign.sock"
+_CA = "/run/airlock/proxy-ca.pem"
+_MODULE_CACHE = "/var/cache/airlock/modules"
+_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+# invoke-rc.d asks this file before it starts a daemon (Debian policy, 9.3.3); in a build nothing
+# is started, and the file is gone before the disk is made.
+_POLICY = "usr/sbin/policy-rc.d"
+# Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
+_APPLY_SECONDS = 2400
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built image on disk. ``manifest`` holds what the build stage learnt."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    cached: bool
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "root.img"
+
+    @property
+    def esp(self) -> Path:
+        return self.directory / "esp.img"
+
+    def stranger(self, module: str) -> Path:
+        """The detached signature of ``module`` by a key that nobody enrolled."""
+        return self.directory / "stranger" / f"{module}.p7s"
+
+
+def attributes(job: Job, proxy: str | None, *, build: bool) -> dict[str, str]:
+    """The instance metadata of the cell. ``proxy`` is ``[user:password@]host:port``."""
+    scenario = job.cell.scenario
+    values: dict[str, str] = {}
+    if proxy:
+        values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": "origin-direct.test"}
+    if scenario.intercept:
+        values["http-proxy-pem-uri"] = f"file://{_CA}"
+    if build:
+        values |= {
+            "invocation-type": "custom-images",
+            "airlock-signer": _SOCKET,
+            "airlock-module-cache": _MODULE_CACHE,
+        }
+        if scenario.intercept:
+            values["airlock-apt-https"] = "true"
+    return values
+
+
+def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: str | None) -> str:
+    """Key of a built image: a hash over everything that decides what is on its disk."""
+    return canonical(
+        {
+            "base": base.digest,
+            "node_file": node_file.sha256,
+            "installers": job.cell.profile.installers,
+            "metadata": attributes(job, proxy, build=True),
+            "ca": authority.proxy_ca.sha256,
+            "certificate": authority.module_signing.sha256,
+            "seam": canonical([seam.files(), seam.links()]),
+            "disk_mb": job.cell.image.disk_mb,
+            "format": 1,
+        }
+    )
+
+
+def build(
+    job: Job,
+    base: Base,
+    *,
+    node_file: Packed,
+    authority: Authority,
+    start_proxy: Callable[[Path], Squid],
+    proxy: str | None,
+) -> Built:
+    """The built image of a cell, from the cache or made now.
+
+    Raises :class:`Refused` when an installer refuses, :class:`NodeFailed` when one fails, and
+    :class:`~harness.errors.InfraError` when the lab does.
+    """
+    directory = cache_dir("images") / key(job, base, node_file, authority, proxy)[:32]
+    with exclusive(directory):
+        if (found := _find(directory)) is not None:
+            return found
+        partial = directory.with_name(f"partial-{directory.name}")
+        tree = job.scratch / "tree"
+        job.owned.directory(tree, "tree of a build")
+        job.owned.directory(partial, "half-made image")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            manifest = _build(job, base, tree, partial, node_file, authority, start_proxy, proxy)
+            with job.phase("disk", "writing the disks"):
+                manifest["kernel"] = _make_disks(job, tree, partial)
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            shutil.rmtree(directory, ignore_errors=True)
+            partial.rename(directory)
+        finally:
+            remove_tree(tree)
+            shutil.rmtree(partial, ignore_errors=True)
+        return Built(directory, manifest, cached=False)
+
+
+def _find(directory: Path) -> Built | None:
+    try:
+        return Built(directory, json.loads((directory / "manifest.json").read_text()), cached=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _build(
+    job: Job,
+    base: Base,
+    tree: Path,
+    out: Path,
+    node_file: Packed,
+    authority: Authority,
+    start_proxy: Callable[[Path], Squid],
+    proxy: str | None,
+) -> dict[str, Any]:
+    with job.phase("unpack", f"unpacking {job.cell.image.name}"):
+        _unpack(base, tree, node_file, job.scratch)
+    modules = cache_dir("modules")
+    ca = job.scratch / "proxy-ca.pem"
+    ca.write_bytes(authority.proxy_ca.pem)
+    socket_path = job.scratch / "sign.sock"
+    stranger = out / "stranger"
+    stranger.mkdir()
+    capture = out / "build.pcap"
+    metadata = MetadataServer(attributes(job, proxy, build=True))
+    with contextlib.ExitStack() as stack:
+        squid = None
+        if proxy:
+            directory = job.owned.directory(job.scratch / "build-squid", "proxy of a build")
+            squid = stack.enter_context(start_proxy(directory))
+            job.owned.process(squid.pid, "proxy of a build")
+        signer = stack.enter_context(SignerServer(authority, socket_path, stranger))
+        stack.enter_context(metadata)
+        chamber = Chamber(
+            tree,
+            capture,
+            job.capsule / "build.log",
+            binds=[
+                Bind(socket_path, _SOCKET),
+                Bind(ca, _CA, readonly=True),
+                Bind(modules, _MODULE_CACHE),
+            ],
+            env=_ENV,
+        )
+        stack.enter_context(chamber)
+        job.owned.process(chamber.pid, "build namespace")
+        if chamber.proxy is None or chamber.metadata is None:
+            raise InfraError("the build namespace gave no sockets")
+        metadata.serve(chamber.metadata)
+        with Relay(chamber.proxy, squid.port if squid else None):
+            with job.phase("install", "plan, apply, verify behind the proxy"):
+                results = _apply(job, chamber)
+            _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
+            chamber.run([*_PYTHON, "probe"], timeout=60)
+            chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
+        chamber.close()
+        requests = squid.rows() if squid else []
+    (out / "journal.jsonl").write_text(journal)
+    (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
+    packets = read_pcap(capture)
+    seen = classify(packets, allowed=[at.PROXY, at.METADATA])
+    ledger = summarise(requests, seen) | {"proxy_step_end": _step_end(journal, "proxy")}
+    return {
+        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "ledger": ledger,
+        "installers": results.get("installers", []),
+        "contract": results.get("contract", {}),
+        "signatures": list(signer.log),
+        "provenance": _provenance(results),
+    }
+
+
+def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path) -> None:
+    run_as_root(["mkdir", "-p", str(tree)], timeout=20)
+    command = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
+    run_as_root([*command, "--exclude=./dev/*", "-f", str(base.tar)], timeout=600)
+    archive = seam.archive(
+        {NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
+        executable=frozenset({NODE_FILE, _POLICY}),
+    )
+    packed = scratch / "seam.tar"
+    packed.write_bytes(archive)
+    run_as_root([*command, "--overwrite", "-f", str(packed)], timeout=60)
+
+
+def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
+    """Run the installers; the journal and the log say how far they came."""
+    only = ",".join(job.cell.profile.installers)
+    url = f"http://{at.METADATA}"
+    code, out = chamber.run(
+        [*_PYTHON, "apply", "--metadata", url, "--only", only, "--json"], timeout=_APPLY_SECONDS
+    )
+    (job.capsule / "apply.json").write_text(out)
+    tail = _tail(job.capsule / "build.log")
+    try:
+        results: dict[str, Any] = json.loads(out)
+    except ValueError as e:
+        raise NodeFailed(f"the installers gave no result (exit {code}): {tail}") from e
+    job.record.installers.extend(results.get("installers", []))
+    if code == 0:
+        return results
+    for installer in results.get("installers", []):
+        for refusal in installer.get("refusals", []):
+            raise Refused(Refusal(refusal["code"], refusal["reason"], refusal["remedy"]))
+        for problem in installer.get("problems", []):
+            raise NodeFailed(
+                f"{installer['name']}: {problem['what']}",
+                cause=str(problem.get("cause", "")),
+                hint=str(problem.get("remedy", "")),
+            )
+    raise NodeFailed(f"the installers ended with {code}: {results.get('error', tail)}")
+
+
+def _make_disks(job: Job, tree: Path, out: Path) -> str:
+    """Write root and ESP; return the release of the kernel that boots (the newest installed)."""
+    done = run_as_root(["ls", "-1v", str(tree / "lib/modules")], timeout=20)
+    kernels = done.stdout.decode().split()
+    if not kernels:
+        raise NodeFailed("the image has no kernel under /lib/modules")
+    kernel = kernels[-1]
+    disk.make_root(tree, out / "root.img", size_mib=job.cell.image.disk_mb)
+    disk.make_esp(tree, out / "esp.img", kernel=kernel, vendor=job.cell.image.family)
+    return kernel
+
+
+def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {i["name"]: i["provenance"] for i in results.get("installers", []) if i["provenance"]}
+
+
+def _step_end(journal: str, installer: str) -> float | None:
+    """When ``installer`` had ended, by the journal (unix seconds)."""
+    end = None
+    for line in io.StringIO(journal):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # a line torn by a power cut; the engine repeats the step
+        if entry.get("installer") == installer and entry.get("event") == "end":
+            end = float(entry["t"])
+    return end
+
+
+def _tail(log: Path) -> str:
+    return " | ".join(log.read_text(errors="replace").strip().splitlines()[-4:])

@@ -1,0 +1,50 @@
+"""UEFI firmware: code, and a variable store whose ``db`` holds our certificate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InfraError
+from harness.lab.namespace import host_env
+
+_DIRS = (Path("/usr/share/OVMF"), Path("/usr/share/edk2/ovmf"), Path("/usr/share/qemu"))
+# Owner of our entries in ``db``; any fixed GUID does (UEFI 2.10, 32.4.1).
+_OWNER = str(uuid.uuid5(uuid.NAMESPACE_DNS, "airlock.test"))
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """OVMF's code that enforces Secure Boot, and a variable store with Microsoft's keys."""
+
+    code: Path
+    variables: Path
+
+
+def find() -> Firmware:
+    """The firmware of this machine; raises :class:`InfraError` naming the package if missing."""
+    for directory in _DIRS:
+        code = directory / "OVMF_CODE_4M.secboot.fd"
+        variables = directory / "OVMF_VARS_4M.ms.fd"
+        if code.exists() and variables.exists():
+            return Firmware(code, variables)
+    raise InfraError(
+        "no OVMF firmware with Secure Boot and Microsoft's keys", hint="airlock doctor --fix (ovmf)"
+    )
+
+
+def enroll(firmware: Firmware, certificates: list[Path], store: Path) -> None:
+    """Write a variable store to ``store``: Microsoft's keys plus ``certificates`` (PEM) in db.
+
+    Secure Boot is on in the result. ``--enroll-cert`` of the same tool would leave ``db`` empty.
+    """
+    argv = [sys.executable, "-m", "virt.firmware.vars"]
+    argv += ["-i", str(firmware.variables), "-o", str(store), "--sb"]
+    for certificate in certificates:
+        argv += ["--add-db-cert", _OWNER, str(certificate)]
+    done = subprocess.run(argv, capture_output=True, text=True, env=host_env(), check=False)
+    if done.returncode or not store.exists():
+        raise InfraError(f"virt-fw-vars failed: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -1,0 +1,96 @@
+"""What the lab puts into a node so that it can live here: its cards, its name, its channel.
+
+Nothing of this belongs to the product: on a real machine the cloud or the operator supplies it.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.lab import addresses as at
+from harness.lab_units import AGENT_UNIT
+
+_UNITS = "/lib/systemd/system"
+_WANTED = "etc/systemd/system"
+
+
+def files() -> dict[str, str]:
+    """Path in the tree (no leading slash) -> text."""
+    return {
+        "etc/hostname": "airlock-node\n",
+        "etc/hosts": (
+            "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 airlock-node\n"
+            f"{at.METADATA} metadata.google.internal metadata\n"
+        ),
+        "etc/resolv.conf": f"nameserver {at.NAMESERVER}\noptions timeout:1 attempts:1\n",
+        "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
+        # A static default route and nameserver: attempts to get out must leave the card, or the
+        # capture would be silent about them (QEMU's own DHCP offers no route under restrict=on).
+        "etc/systemd/network/10-airlock-node.network": (
+            f"[Match]\nMACAddress={at.MAC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
+            f"Address={at.NODE}/{at.NODE_PREFIX}\nGateway={at.GATEWAY}\n"
+            f"Address={at.NODE6}/64\nGateway={at.GATEWAY6}\n"
+        ),
+        "etc/systemd/network/10-airlock-metadata.network": (
+            f"[Match]\nMACAddress={at.METADATA_MAC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
+            f"LinkLocalAddressing=no\nAddress={at.METADATA_NODE}/24\n"
+        ),
+        "etc/systemd/system/airlock-agent.service": AGENT_UNIT,
+    }
+
+
+def links() -> dict[str, str]:
+    """Path in the tree -> what it points to."""
+    return {
+        f"{_WANTED}/multi-user.target.wants/systemd-networkd.service": (
+            f"{_UNITS}/systemd-networkd.service"
+        ),
+        f"{_WANTED}/sockets.target.wants/systemd-networkd.socket": (
+            f"{_UNITS}/systemd-networkd.socket"
+        ),
+        f"{_WANTED}/network-online.target.wants/systemd-networkd-wait-online.service": (
+            f"{_UNITS}/systemd-networkd-wait-online.service"
+        ),
+        f"{_WANTED}/multi-user.target.wants/airlock-agent.service": (
+            "/etc/systemd/system/airlock-agent.service"
+        ),
+        # A node under test makes no request of its own accord: its ledger is the test's.
+        **{
+            f"{_WANTED}/{unit}": "/dev/null"
+            for unit in ("apt-daily.timer", "apt-daily-upgrade.timer", "motd-news.timer")
+        },
+    }
+
+
+def archive(
+    more: Mapping[str, bytes] | None = None, *, executable: frozenset[str] = frozenset()
+) -> bytes:
+    """The seam, and ``more`` (path -> bytes), as a tar file owned by root."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entries = {p: t.encode() for p, t in files().items()} | dict(more or {})
+        made: set[str] = set()
+        for path, data in sorted(entries.items()):
+            _parents(tar, path, made)
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), 0o755 if path in executable else 0o644
+            tar.addfile(info, io.BytesIO(data))
+        for path, target in sorted(links().items()):
+            _parents(tar, path, made)
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    return out.getvalue()
+
+
+def _parents(tar: tarfile.TarFile, path: str, made: set[str]) -> None:
+    # Only directories that the base may lack: tar would change the mode of an existing one.
+    parent = str(Path(path).parent)
+    if parent.endswith(".wants") and parent not in made:
+        info = tarfile.TarInfo(parent)
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(info)
+    made.add(parent)

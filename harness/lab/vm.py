@@ -1,0 +1,188 @@
+"""One QEMU virtual machine: UEFI Secure Boot, cards that lead to the proxy only, a channel.
+
+User networking with ``restrict=on`` needs no root: the guest reaches the proxy and the metadata
+server through forwards that start one relay per connection, and nothing else
+(https://www.qemu.org/docs/master/system/invocation.html, ``-netdev user``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.lab import addresses as at
+from harness.lab.firmware import Firmware
+from harness.lab.namespace import host_env
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a virtual machine is made of. Sizes in MiB; ports are on the host's loopback."""
+
+    directory: Path
+    root: Path  # qcow2 overlay
+    esp: Path  # raw, read only
+    firmware: Firmware
+    variables: Path  # this machine's own variable store
+    proxy_port: int | None
+    metadata_port: int
+    accelerator: str = "tcg"
+    memory: int = 1024
+    cores: int = 1
+    secure_boot: bool = True
+
+    @property
+    def console(self) -> Path:
+        return self.directory / "console.log"
+
+    @property
+    def channel(self) -> Path:
+        return self.directory / "agent.sock"
+
+    @property
+    def monitor(self) -> Path:
+        return self.directory / "qmp.sock"
+
+    @property
+    def capture(self) -> Path:
+        return self.directory / "boot.pcap"
+
+    def arguments(self) -> list[str]:
+        """QEMU's command line."""
+        # smm=off is no choice here: the secure firmware keeps its variables in SMM.
+        accel = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
+        forward = f"-cmd:{_relay()} {{}}"
+        proxy = ""
+        if self.proxy_port is not None:
+            proxy = f",guestfwd=tcp:{at.PROXY}:{at.PROXY_PORT}" + forward.format(self.proxy_port)
+        metadata = f",guestfwd=tcp:{at.METADATA}:{at.METADATA_PORT}" + forward.format(
+            self.metadata_port
+        )
+        second = f"host={at.METADATA_HOST},dhcpstart={at.METADATA_NODE}{metadata}"
+        pflash = "if=pflash,format=raw"
+        return [
+            "qemu-system-x86_64",
+            *["-name", "airlock", "-nodefaults", "-no-user-config", "-display", "none"],
+            *["-no-reboot", "-machine", "q35,smm=on", "-accel", accel, "-cpu", "max"],
+            *["-m", str(self.memory), "-smp", str(self.cores)],
+            *["-global", "driver=cfi.pflash01,property=secure,value=on"],
+            *["-drive", f"{pflash},unit=0,readonly=on,file={self.firmware.code}"],
+            *["-drive", f"{pflash},unit=1,file={self.variables}"],
+            *["-drive", f"if=none,id=root,format=qcow2,discard=unmap,file={self.root}"],
+            *["-device", "virtio-blk-pci,drive=root"],
+            *["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"],
+            *["-device", "virtio-blk-pci,drive=esp,bootindex=0"],
+            *["-object", "rng-random,id=rng,filename=/dev/urandom"],
+            *["-device", "virtio-rng-pci,rng=rng"],
+            *["-netdev", f"user,id=net0,restrict=on,ipv6=on{proxy}"],
+            *["-device", f"virtio-net-pci,netdev=net0,mac={at.MAC},romfile="],
+            *["-object", f"filter-dump,id=dump0,netdev=net0,file={self.capture}"],
+            *["-netdev", f"user,id=net1,restrict=on,net={at.METADATA_NET},{second}"],
+            *["-device", f"virtio-net-pci,netdev=net1,mac={at.METADATA_MAC},romfile="],
+            *["-chardev", f"socket,id=agent,path={self.channel},server=on,wait=off"],
+            *["-device", "virtio-serial-pci"],
+            *["-device", "virtserialport,chardev=agent,name=airlock.0"],
+            *["-chardev", f"file,id=console,path={self.console}"],
+            *["-serial", "chardev:console"],
+            *["-qmp", f"unix:{self.monitor},server=on,wait=off"],
+        ]
+
+
+def _relay() -> str:
+    program = shutil.which("socat", path=host_env()["PATH"])
+    if program is None:
+        raise InfraError("socat is not installed", hint="airlock doctor --fix")
+    return f"{program} STDIO TCP:127.0.0.1:"
+
+
+class VirtualMachine:
+    """A running machine. Use it as a context manager: leaving it ends QEMU."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = machine.directory / "qemu.log"
+
+    def __enter__(self) -> VirtualMachine:
+        try:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self.machine.arguments(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=host_env(),
+                    start_new_session=True,
+                )
+        except FileNotFoundError as e:
+            raise InfraError(f"{e.filename} is not installed", hint="airlock doctor --fix") from e
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def check_alive(self) -> None:
+        """Raise :class:`InfraError` with QEMU's own words and the console's tail if it is gone."""
+        if self._process is None or self._process.poll() is None:
+            return
+        said = " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-4:])
+        raise InfraError(
+            f"QEMU ended with {self._process.returncode}: {said or 'it said nothing'}",
+            hint=f"serial console: {self.console_tail(3) or 'empty'}",
+        )
+
+    def console_tail(self, lines: int = 12) -> str:
+        """The last lines of the serial console, control sequences removed."""
+        try:
+            text = self.machine.console.read_bytes()[-16384:].decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        plain = "".join(c for c in text if c == "\n" or c.isprintable())
+        return "\n".join([line for line in plain.splitlines() if line.strip()][-lines:])
+
+    def monitor(self, *commands: str, timeout: float = 20) -> None:
+        """Send QMP commands without arguments, in order, and wait for each answer."""
+        deadline = Deadline(timeout, "QEMU's monitor")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(deadline.remaining())
+            sock.connect(str(self.machine.monitor))
+            stream = sock.makefile("rwb")
+            stream.readline()
+            for command in ("qmp_capabilities", *commands):
+                stream.write(json.dumps({"execute": command}).encode() + b"\n")
+                stream.flush()
+                while line := stream.readline():
+                    answer = json.loads(line)
+                    if "error" in answer:
+                        raise InfraError(f"QEMU refused {command}: {answer['error']['desc']}")
+                    if "return" in answer:
+                        break
+
+    def flush(self) -> None:
+        """Have QEMU write out what it buffers of the capture: it is complete when stopped."""
+        with contextlib.suppress(OSError, InfraError):
+            self.monitor("stop", "cont", timeout=10)
+
+    def __exit__(self, *_: object) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        # The disk is thrown away with the node: nothing is gained by an orderly power-off.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
