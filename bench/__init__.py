@@ -1,0 +1,1 @@
+"""Measurements: always a ratio against a peer or a limit, both sides in the same run."""
