@@ -1,0 +1,1 @@
+"""Tests that need no VM, no root and no network."""
