@@ -48,7 +48,7 @@ class Qemu:
         self._origin: Origin | None = None
 
     def reasons_not(self, cell: Cell) -> list[str]:
-        """What this machine lacks. Only looks at files; the probe boot for KVM comes with ``up``."""
+        """What this machine lacks, by its files; whether KVM works is tried in ``up``."""
         from harness.lab.namespace import PATH
 
         missing = [tool for tool in _TOOLS if shutil.which(tool, path=PATH) is None]

@@ -1,0 +1,144 @@
+"""The pool's door: a unix socket that pytest's processes talk to, one JSON line each way.
+
+Requests are ``{"do": ..., ...}``; answers are ``{"ok": true, "result": ...}`` or
+``{"ok": false, "kind": ..., "message": ..., "hint": ...}``. The socket lies in a directory that
+only its owner can enter. A connection that closes gives up the cells it held.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AirlockError, InfraError
+from harness.pool import Pool, Unavailable
+
+#: Backlog: every worker connects at once, and a run may have hundreds.
+BACKLOG = 512
+
+
+class _Door(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    # Handlers wait in provider code; closing must not wait for them.
+    block_on_close = False
+    request_queue_size = BACKLOG
+    pool: Pool
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Door
+
+    def handle(self) -> None:
+        held: set[str] = set()
+        try:
+            for line in self.rfile:
+                try:
+                    answer = {"ok": True, "result": self._answer(json.loads(line), held)}
+                except AirlockError as error:
+                    kind = error.kind if isinstance(error, Unavailable) else "error"
+                    answer = {
+                        "ok": False,
+                        "kind": kind,
+                        "message": error.message,
+                        "hint": error.hint,
+                    }
+                except Exception as error:
+                    message = f"{type(error).__name__}: {error}"
+                    answer = {"ok": False, "kind": "error", "message": message, "hint": ""}
+                self.wfile.write(json.dumps(answer).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            for cell in held:
+                self.server.pool.abandon(cell)
+
+    def _answer(self, ask: dict[str, Any], held: set[str]) -> Any:
+        pool = self.server.pool
+        match ask["do"]:
+            case "hello":
+                return [
+                    {
+                        "id": station.cell.id,
+                        "image": station.cell.image.name,
+                        "scenario": station.cell.scenario.name,
+                        "profile": station.cell.profile.name,
+                        "provider": station.cell.provider,
+                    }
+                    for station in pool.stations.values()
+                ]
+            case "acquire":
+                station = pool.acquire(ask["cell"])
+                held.add(ask["cell"])
+                return {
+                    "facts": str(station.capsule / "facts.json"),
+                    "expect": dict(station.expect),
+                    "ledger": station.ledger,
+                    "simulated": station.simulated,
+                }
+            case "call":
+                return pool.call(ask["cell"], ask["op"], ask["timeout"], ask["args"])
+            case "release":
+                held.discard(ask["cell"])
+                return pool.release(ask["cell"])
+            case "collected":
+                return pool.collected(ask["items"], ask["checks"])
+            case "checked":
+                return pool.checked(ask["nodeid"], ask["record"])
+        raise InfraError(f"the broker does not know {ask['do']!r}")
+
+
+class Broker:
+    """Serves a pool on a socket, in threads. A context manager."""
+
+    def __init__(self, pool: Pool, path: Path) -> None:
+        self.path = path
+        self._door = _Door(str(path), _Handler)
+        self._door.pool = pool
+        self._thread = threading.Thread(
+            target=self._door.serve_forever, args=(0.1,), name="broker", daemon=True
+        )
+
+    def __enter__(self) -> Broker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.shutdown()
+        self._door.server_close()
+        self.path.unlink(missing_ok=True)
+
+
+class Client:
+    """One connection to a broker. Not for use by several threads at once."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            raise InfraError(f"cannot reach the run at {path}: {error}") from error
+        self._stream = self._socket.makefile("rwb")
+
+    def ask(self, do: str, **values: Any) -> Any:
+        """One request. Raises ``Unavailable`` with the broker's kind, message and hint."""
+        try:
+            self._stream.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            self._stream.flush()
+            line = self._stream.readline()
+        except OSError as error:
+            raise InfraError(f"the run has gone away: {error}") from error
+        if not line:
+            raise InfraError("the run has gone away")
+        answer = json.loads(line)
+        if answer["ok"]:
+            return answer["result"]
+        raise Unavailable(answer["kind"], answer["message"], answer["hint"])
+
+    def close(self) -> None:
+        """Hang up; cells still held are given up."""
+        self._stream.close()
+        self._socket.close()

@@ -1,0 +1,186 @@
+"""From what became of the cells to the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from harness.cells import Cell
+from reports import model
+from reports.summary import build_report, cell_verdict, standing
+
+if TYPE_CHECKING:
+    from harness.pool import Station
+
+VERSION = "0.1.0"
+#: Lines of a serial console that go into a report; the whole of it is in the capsule.
+TAIL_LINES = 60
+
+
+def compose(
+    run_id: str, started: datetime, matrix: str, cells: list[model.Cell], *, whole: bool
+) -> model.Report:
+    """The report of a run. ``whole``: it was not cut off."""
+    pyz = {cell.provenance.pyz_sha256 for cell in cells} - {""}
+    run = model.Run(
+        id=run_id,
+        started=started,
+        finished=datetime.now(UTC) if whole else None,
+        airlock_version=VERSION,
+        matrix=matrix,
+        host=host_machine(),
+        pyz_sha256=pyz.pop() if len(pyz) == 1 else "",
+    )
+    return build_report(run, cells)
+
+
+def untried_cell(
+    cell: Cell, verdict: model.CellVerdict, reason: str, remedy: str = ""
+) -> model.Cell:
+    """A cell that was never attempted: refused before anything, or impossible on this machine."""
+    return model.Cell(
+        id=cell.id,
+        image=model.Image(name=cell.image.name),
+        scenario=cell.scenario.name,
+        profile=cell.profile.name,
+        provider=cell.provider,
+        verdict=verdict,
+        expected=cell.expected.value,
+        reason=reason,
+        remedy=remedy,
+    )
+
+
+def compose_cell(station: Station, cause: str = "") -> model.Cell:
+    """What became of a cell in the pool.
+
+    ``cause`` explains checks that were promised and never reported: they did not run.
+    """
+    checks = [_check(said) for said in station.checks.values()]
+    missing = [
+        _check({**promise, "outcome": "error", "message": f"did not run: {cause or 'unknown'}"})
+        for nodeid, promise in station.promised.items()
+        if nodeid not in station.checks
+    ]
+    checks += missing
+    verdict, reason, remedy = _verdict(station, checks, bool(missing), cause)
+    record = station.record
+    cell = model.Cell(
+        id=station.cell.id,
+        image=model.Image(name=station.cell.image.name, digest=record.image_digest or ""),
+        scenario=station.cell.scenario.name,
+        profile=station.cell.profile.name,
+        provider=station.cell.provider,
+        verdict=verdict,
+        expected=station.cell.expected.value,
+        reason=reason,
+        remedy=remedy,
+        simulated=station.simulated,
+        phases=[
+            msgspec.convert(
+                {"name": phase.name, "seconds": phase.seconds, "outcome": phase.outcome},
+                model.Phase,
+            )
+            for phase in record.phases
+        ],
+        installers=[_lenient(found, model.InstallerResult) for found in record.installers],
+        checks=checks,
+        ledger=_lenient(station.ledger, model.Ledger) if station.ledger else None,
+        provenance=_provenance(record.provenance),
+    )
+    if standing(cell) != "fine":
+        cell = msgspec.structs.replace(cell, evidence=_evidence(station.capsule))
+    return cell
+
+
+def host_machine() -> model.HostMachine:
+    """The machine that this runs on."""
+    names = platform.freedesktop_os_release()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return model.HostMachine(
+        os=names.get("PRETTY_NAME", ""),
+        kernel=platform.release(),
+        arch=platform.machine(),
+        cpus=os.cpu_count() or 0,
+        memory_mib=memory >> 20,
+    )
+
+
+def _verdict(
+    station: Station, checks: list[model.CheckResult], missing: bool, cause: str
+) -> tuple[model.CellVerdict, str, str]:
+    """Verdict, reason, remedy. A known failure outweighs what could not be told."""
+    trouble = station.trouble
+    told = cell_verdict(checks)
+    if told == "fail":
+        failed = [check.id for check in checks if check.outcome == "fail"]
+        return "fail", f"failed: {', '.join(failed)}", ""
+    if trouble is not None:
+        verdicts: dict[str, model.CellVerdict] = {
+            "failed": "fail",
+            "refused": "refused",
+            "stopped": "not-run",
+        }
+        return verdicts.get(trouble.kind, "error"), trouble.message, trouble.hint
+    if missing or not checks:
+        done = len(station.checks)
+        why = cause or "the checks did not run"
+        return "not-run" if not done else "error", f"{why} ({done} checks ran)", ""
+    if told == "error":
+        broken = next(check for check in checks if check.outcome == "error")
+        return "error", f"{broken.id}: {broken.message}", ""
+    if told == "not-run":
+        return "not-run", "no check applied to this cell, so nothing was proved", ""
+    return told, "", ""
+
+
+def _check(said: Mapping[str, Any]) -> model.CheckResult:
+    evidence = [
+        {"text": str(line), "simulated": said.get("simulated", False)}
+        for line in said.get("evidence", ())
+    ]
+    return msgspec.convert({**said, "evidence": evidence}, model.CheckResult)
+
+
+def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
+    """``found`` as a type of the report; keys that the report has no field for are left out.
+
+    The report's types refuse strangers, so that a reader is safe; what an installer says of
+    itself may hold more than a report tells.
+    """
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    kept = {key: value for key, value in found.items() if key in known}
+    if isinstance(kept.get("build"), Mapping):
+        kept["build"] = _lenient(kept["build"], model.BuildLedger)
+        kept["build"] = msgspec.to_builtins(kept["build"])
+    return msgspec.convert(kept, kind)
+
+
+def _provenance(found: Mapping[str, Any]) -> model.Provenance:
+    known = {field.encode_name for field in msgspec.structs.fields(model.Provenance)}
+    extra = {key: str(value) for key, value in found.items() if key not in known}
+    kept = {key: value for key, value in found.items() if key in known and value is not None}
+    return msgspec.convert({**kept, "extra": {**kept.get("extra", {}), **extra}}, model.Provenance)
+
+
+def _evidence(capsule: Path) -> list[model.Evidence]:
+    """The tails of the console and of what else the capsule holds as a log."""
+    found = []
+    for log in sorted(capsule.glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()
+        if lines:
+            found.append(
+                model.Evidence(
+                    kind="serial" if log.name.startswith("serial") else "text",
+                    title=log.name,
+                    text="\n".join(lines[-TAIL_LINES:]),
+                    path=log.name,
+                )
+            )
+    return found

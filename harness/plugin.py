@@ -1,0 +1,80 @@
+"""The pytest plugin: checks over cells, one worker a cell, and exit statuses that mean something.
+
+It does nothing until one of its options is given::
+
+    pytest conformance/ --airlock-target ssh://host     # the same as `airlock check`
+    pytest conformance/ --airlock-run SOCKET            # how `airlock run` calls it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from harness.checks import MARKER_LINE
+from installers.exits import Exit
+
+SESSION = "airlock-session"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Our two options; either switches the plugin on."""
+    group = parser.getgroup("airlock", "Airlock conformance")
+    group.addoption(
+        "--airlock-target",
+        metavar="TARGET",
+        help="check this machine: ssh://[user@]host[:port], or local; it is not changed",
+    )
+    group.addoption(
+        "--airlock-run",
+        metavar="SOCKET",
+        help="check the nodes of a run (given by `airlock run`)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Join a run, or make one of a single machine."""
+    config.addinivalue_line("markers", MARKER_LINE)
+    socket = config.getoption("airlock_run")
+    target = config.getoption("airlock_target")
+    if target and socket and not hasattr(config, "workerinput"):
+        raise pytest.UsageError("--airlock-target and --airlock-run exclude each other")
+    if not (socket or target):
+        return
+    from harness.errors import AirlockError
+    from harness.session import AirlockSession, serve_target
+
+    try:
+        if target and not socket:
+            socket = serve_target(config, target)
+            # xdist hands the options of this process to its workers.
+            config.option.airlock_run = socket
+        config.pluginmanager.register(AirlockSession(config, socket), SESSION)
+    except AirlockError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
+    """Give usage errors our status instead of pytest's 4, which means something else here."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        if not config.pluginmanager.has_plugin(SESSION):
+            raise
+        for line in error.args:
+            print(f"ERROR: {line}")
+        return int(Exit.USAGE)
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest) -> Any:
+    """The node under test: its facts, its ledger, what the lab expects, and a way to ask it."""
+    session = request.config.pluginmanager.get_plugin(SESSION)
+    if session is None:
+        raise pytest.UsageError(
+            "a check needs a machine: --airlock-target ssh://host, or `airlock run`"
+        )
+    return session.node(request.param)

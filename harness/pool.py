@@ -1,0 +1,333 @@
+"""The nodes of one run: brought up once, outside the test workers, and shared with them.
+
+The pool lives in the process of the run. A worker that dies takes no node with it, and a node
+that broke once is remembered: whoever asks again gets the same cause, at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cells import Cell
+from harness.errors import AirlockError, InfraError
+from harness.providers.base import (
+    Job,
+    Needs,
+    NodeFailed,
+    Options,
+    Phase,
+    Provider,
+    Record,
+    Refusal,
+    Refused,
+    Running,
+    Stopped,
+)
+from harness.sabotage import Sabotage
+from harness.state import RunRecord
+from harness.sweep import remove_tree
+
+#: Seconds that facts may take; they take well under one.
+FACTS_SECONDS = 60.0
+
+Listener = Callable[[str, str, str], None]
+"""``listener(cell id, phase, line)``: what the console shows."""
+
+
+class Unavailable(AirlockError):
+    """There is no node for this cell. ``kind``: error | failed | refused | stopped."""
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+@dataclass
+class Station:
+    """One cell and everything that became of it."""
+
+    cell: Cell
+    capsule: Path
+    scratch: Path
+    record: Record = field(default_factory=Record)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    running: Running | None = None
+    facts: dict[str, Any] | None = None
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] | None = None
+    simulated: bool = False
+    trouble: Unavailable | None = None
+    refusal: Refusal | None = None
+    #: pytest's node id -> what its check is (promised) and what became of it (checks).
+    promised: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    orphan: bool = False
+    began: float | None = None
+    last_line: str = ""
+
+
+class Admission:
+    """Lets cells in by memory and cores, not by count. One cell always fits."""
+
+    def __init__(self, memory_mb: int, cores: int) -> None:
+        self.memory_mb = memory_mb
+        self.cores = cores
+        self._inside: dict[str, Needs] = {}
+        self._changed = threading.Condition()
+
+    def enter(self, name: str, needs: Needs, stopping: threading.Event) -> None:
+        """Wait for room. Raises ``Stopped`` when the run is being stopped."""
+        with self._changed:
+            while not self._fits(needs):
+                if stopping.is_set():
+                    raise Stopped(f"{name}: stopped while waiting for memory")
+                self._changed.wait(0.2)
+            self._inside[name] = needs
+
+    def leave(self, name: str) -> None:
+        """Give the room back; harmless if it was never taken."""
+        with self._changed:
+            self._inside.pop(name, None)
+            self._changed.notify_all()
+
+    def _fits(self, needs: Needs) -> bool:
+        memory = sum(n.memory_mb for n in self._inside.values()) + needs.memory_mb
+        cores = sum(n.cores for n in self._inside.values()) + needs.cores
+        return not self._inside or (memory <= self.memory_mb and cores <= self.cores)
+
+
+def machine_budget() -> Admission:
+    """Four fifths of the memory that is free now, and every core."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return Admission(int(line.split()[1]) * 4 // 5 // 1024, os.cpu_count() or 1)
+    raise InfraError("/proc/meminfo has no MemAvailable")
+
+
+class Pool:
+    """Brings cells up on demand and ends them when their last check is done. Thread-safe."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        providers: Mapping[str, Provider],
+        run: RunRecord,
+        capsules: Path,
+        *,
+        options: Options | None = None,
+        sabotage: Sabotage | None = None,
+        listener: Listener = lambda *_: None,
+        admission: Admission | None = None,
+    ) -> None:
+        self.stations = {
+            cell.id: Station(cell, capsules / cell.id, run.scratch / str(number))
+            for number, cell in enumerate(cells)
+        }
+        self.stopping = threading.Event()
+        self._cell_of: dict[str, str] = {}
+        self._providers = providers
+        self._run = run
+        self._options = options or Options()
+        self._sabotage = sabotage
+        self._listener = listener
+        self._admission = admission or machine_budget()
+
+    def acquire(self, cell_id: str) -> Station:
+        """The station of a cell whose node is up and whose facts are there. Blocks meanwhile.
+
+        Raises ``Unavailable``; for a cell that broke before, the same one again.
+        """
+        station = self.stations[cell_id]
+        with station.lock:
+            station.orphan = False
+            if station.trouble is None and station.facts is None:
+                station.trouble = self._bring_up(station)
+            if station.trouble is not None:
+                raise station.trouble
+            return station
+
+    def call(self, cell_id: str, op: str, timeout: float, args: Mapping[str, Any]) -> Any:
+        """One exchange with a node on behalf of a worker. InfraError if it is not up."""
+        station = self.stations[cell_id]
+        with station.lock:
+            if station.running is None:
+                raise InfraError(f"{cell_id}: the node is not up")
+            return station.running.transport.call(op, timeout=timeout, **args)
+
+    def release(self, cell_id: str) -> None:
+        """The cell's last check is done: keep its evidence, end its node."""
+        station = self.stations[cell_id]
+        with station.lock:
+            self._end(station)
+
+    def abandon(self, cell_id: str) -> None:
+        """A worker died holding this cell. Another may come for it; it is first to go if none."""
+        station = self.stations[cell_id]
+        station.orphan = True
+
+    def collected(self, items: Mapping[str, list[str]], checks: Mapping[str, Any]) -> None:
+        """What pytest is going to run: node id -> [cell, check id, instance]; id -> check.
+
+        Every worker says it; all of them say the same, so the first one counts.
+        """
+        if any(station.promised for station in self.stations.values()):
+            return
+        for nodeid, (cell, check, instance) in items.items():
+            self.stations[cell].promised[nodeid] = {**checks[check], "instance": instance}
+            self._cell_of[nodeid] = cell
+
+    def checked(self, nodeid: str, record: Mapping[str, Any]) -> None:
+        """What became of one check. A record without an id is completed from the promise."""
+        station = self.stations[self._cell_of[nodeid]]
+        promise = station.promised[nodeid]
+        station.checks[nodeid] = {**promise, **record, "simulated": station.simulated}
+        line = f"{len(station.checks)}/{len(station.promised)} {record['outcome']} {promise['id']}"
+        self.say(station, "checks", line)
+
+    def stop(self) -> None:
+        """Ask everything that is being made to end soon. Nothing new is started."""
+        self.stopping.set()
+
+    def close(self) -> None:
+        """End every node that is still up, then the providers."""
+        self.stop()
+        for station in self.stations.values():
+            with station.lock:
+                self._end(station)
+        for provider in self._providers.values():
+            provider.close()
+
+    def say(self, station: Station, phase: str, line: str) -> None:
+        """Tell the listener, and remember the last line for an error's message."""
+        station.last_line = line or station.last_line
+        self._listener(station.cell.id, phase, line)
+
+    def _bring_up(self, station: Station) -> Unavailable | None:
+        """Make the node and read its facts; what went wrong, or None."""
+        cell = station.cell
+        provider = self._providers[cell.provider]
+        station.capsule.mkdir(parents=True, exist_ok=True)
+        station.scratch.mkdir(mode=0o700, exist_ok=True)
+        try:
+            if self.stopping.is_set():
+                raise Stopped(f"{cell.id}: stopped before it began")
+            self.say(station, "waiting", "for memory and cores")
+            self._make_room(cell, provider.needs(cell))
+            station.began = time.monotonic()
+            job = Job(
+                cell=cell,
+                capsule=station.capsule,
+                scratch=station.scratch,
+                say=lambda phase, line: self.say(station, phase, line),
+                owned=self._run.owned,
+                options=self._options,
+                record=station.record,
+                stopping=self.stopping,
+            )
+            station.running = provider.up(job)
+            self._collect(station, job)
+        except Refused as error:
+            station.refusal = error.refusal
+            trouble = Unavailable("refused", error.message, error.hint)
+        except NodeFailed as error:
+            trouble = Unavailable("failed", error.message, error.hint)
+        except Stopped as error:
+            trouble = Unavailable("stopped", error.message)
+        except AirlockError as error:
+            trouble = Unavailable("error", error.message, error.hint)
+        except Exception as error:  # whatever a provider raises is the lab's fault, not the node's
+            trouble = Unavailable("error", f"{type(error).__name__}: {error}")
+        else:
+            self.say(station, "checks", "")
+            return None
+        self._end(station)
+        self.say(station, trouble.kind, str(trouble))
+        return trouble
+
+    def _collect(self, station: Station, job: Job) -> None:
+        running = station.running
+        assert running is not None
+        station.simulated = running.simulated
+        if self._sabotage:
+            with job.phase("sabotage", self._sabotage.name):
+                ran = running.transport.run(self._sabotage.apply, timeout=120)
+                if ran.code != 0:
+                    said = (ran.err or ran.out).decode(errors="replace").strip()
+                    raise InfraError(
+                        f"the sabotage {self._sabotage.name} could not be applied: {said[-400:]}"
+                    )
+            station.record.provenance["sabotage"] = self._sabotage.name
+        with job.phase("exercise", "controls and probes"):
+            running.exercise()
+        with job.phase("facts", "one exchange"):
+            nonce = secrets.token_hex(8)
+            facts = running.transport.facts(nonce, timeout=FACTS_SECONDS)
+            if facts.get("nonce") != nonce:
+                raise InfraError(
+                    "the facts do not echo the nonce: they are not of this exchange",
+                    hint="the channel answered with something stale",
+                )
+        station.expect = dict(running.expect)
+        self._read_ledger(station)
+        _write_json(station.capsule / "facts.json", facts)
+        _write_json(station.capsule / "expect.json", station.expect)
+        station.facts = dict(facts)
+
+    def _read_ledger(self, station: Station) -> None:
+        """The ledger as of now; a provider without a recorded network gives an empty one."""
+        assert station.running is not None
+        ledger = station.running.ledger()
+        if ledger or station.record.build:
+            station.ledger = {**ledger, "build": station.record.build or None}
+            _write_json(station.capsule / "ledger.json", station.ledger)
+
+    def _end(self, station: Station) -> None:
+        """Keep evidence and end the node; nothing here may hide why the cell ended."""
+        running, station.running = station.running, None
+        if running is not None:
+            began = time.monotonic()
+            self.say(station, "ending", "")
+            try:
+                if station.facts is not None:
+                    self._collect_end(station, running)
+                running.keep_evidence(station.capsule)
+            except Exception as error:
+                problem = f"evidence was lost: {error}"
+                station.trouble = station.trouble or Unavailable("error", problem)
+            finally:
+                running.down()
+                station.record.phases.append(Phase("end", time.monotonic() - began))
+        remove_tree(station.scratch)
+        self._admission.leave(station.cell.id)
+
+    def _collect_end(self, station: Station, running: Running) -> None:
+        # Checks make requests of their own: the report's ledger is the one at the end.
+        station.running = running
+        try:
+            self._read_ledger(station)
+        finally:
+            station.running = None
+
+    def _make_room(self, cell: Cell, needs: Needs) -> None:
+        """Enter, at the cost of nodes that no worker holds any more."""
+        for other in self.stations.values():
+            if other.orphan and other.running is not None and other.lock.acquire(blocking=False):
+                try:
+                    self._end(other)
+                    lost = "its worker died, and nobody came back for the node"
+                    other.trouble = other.trouble or Unavailable("error", lost)
+                finally:
+                    other.lock.release()
+        self._admission.enter(cell.id, needs, self.stopping)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, default=str) + "\n")

@@ -1,0 +1,201 @@
+"""Nodes from data, able to misbehave: what the harness's own tests run on. Always simulated.
+
+``AIRLOCK_FAKE`` names a TOML file with a table per cell id (``"*"`` for all others)::
+
+    ["debian-12+proxy-intercept+driver"]
+    behaviour = "slow"        # see BEHAVIOURS
+    seconds = 2.0             # how long it takes to come up
+    [ "debian-12+proxy-intercept+driver".facts ]
+    "secure_boot.enabled" = false
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import check_keys, read_toml
+from harness.cells import Cell
+from harness.errors import InfraError, UsageError
+from harness.names import nearest
+from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
+from harness.refusals import known_refusal
+from harness.transports.base import Transport
+
+BEHAVIOURS = {
+    "ok": "comes up and answers",
+    "error": "the lab cannot make it",
+    "bug": "the provider itself breaks",
+    "never-ready": "boots and never says that it is ready",
+    "install-fails": "an installer fails",
+    "refuses": "an installer refuses",
+    "dies": "answers once, with its facts, and is then gone",
+    "stale": "answers with the facts of an earlier exchange",
+}
+KEYS = ("behaviour", "seconds", "facts", "memory_mb", "child")
+
+
+class Fake:
+    """The provider. One script for all cells of a run."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        path = os.environ.get("AIRLOCK_FAKE")
+        self._script = _read_script(Path(path)) if path else {}
+
+    def reasons_not(self, cell: Cell) -> list[str]:
+        """A fake node can be made anywhere."""
+        del cell
+        return []
+
+    def refusal(self, cell: Cell) -> Refusal | None:
+        """The refusals that are known from data."""
+        return known_refusal(cell)
+
+    def needs(self, cell: Cell) -> Needs:
+        """Next to nothing, unless the script says otherwise."""
+        return Needs(memory_mb=self._of(cell).get("memory_mb", 1), cores=0)
+
+    def minutes(self, cell: Cell) -> float:
+        """What the script says."""
+        return float(self._of(cell).get("seconds", 0.0)) / 60
+
+    def up(self, job: Job) -> FakeRunning:
+        """Take the scripted time, then behave as scripted."""
+        script = self._of(job.cell)
+        behaviour = script.get("behaviour", "ok")
+        serial = job.capsule / "serial.log"
+        if script.get("child"):
+            # Stands for what a real provider starts, so that its end can be watched.
+            child = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+            job.owned.process(child.pid, "sleep")
+            (job.capsule / "child.pid").write_text(str(child.pid))
+        else:
+            child = None
+        with job.phase("build", "pretending to build"):
+            if behaviour == "refuses":
+                raise Refused(Refusal("fake.refusal", "the fake refuses", "choose another"))
+            if behaviour == "install-fails":
+                raise NodeFailed("the fake driver does not build", cause="fake")
+            if behaviour == "error":
+                raise InfraError("the fake lab is broken", hint="nothing to mend")
+            if behaviour == "bug":
+                raise ZeroDivisionError("a bug in the fake provider")
+        with job.phase("boot", "pretending to boot"):
+            serial.write_text("fake firmware\nfake kernel: Linux version 0.0\n")
+            deadline = time.monotonic() + float(script.get("seconds", 0.0))
+            while time.monotonic() < deadline:
+                job.check()
+                time.sleep(0.02)
+            if behaviour == "never-ready":
+                tail = serial.read_text().splitlines()[-1]
+                raise InfraError(f"the node never became ready; its console ends: {tail}")
+        facts = _good_facts(job.cell)
+        for path, value in script.get("facts", {}).items():
+            _set(facts, path, value)
+        job.record.provenance.update(kernel=facts["kernel"]["release"])
+        return FakeRunning(job.cell, FakeTransport(facts, behaviour), child)
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+    def _of(self, cell: Cell) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._script.get(cell.id, self._script.get("*", {}))
+        return found
+
+
+class FakeTransport(Transport):
+    """Answers from data."""
+
+    name = "fake"
+
+    def __init__(self, facts: dict[str, Any], behaviour: str) -> None:
+        self._facts = facts
+        self._behaviour = behaviour
+        self._alive = True
+
+    def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        """``facts`` and ``ping``; a fake node has no shell."""
+        del timeout
+        if not self._alive:
+            raise InfraError("the fake node is gone")
+        if op == "ping":
+            return {}
+        if op == "facts":
+            self._alive = self._behaviour != "dies"
+            nonce = "stale" if self._behaviour == "stale" else args.get("nonce")
+            return {**self._facts, "nonce": nonce, "clock": time.time()}
+        raise InfraError(f"a fake node cannot do {op!r}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FakeRunning:
+    """A node made of data."""
+
+    simulated = True
+
+    def __init__(
+        self, cell: Cell, transport: FakeTransport, child: subprocess.Popen[bytes] | None
+    ) -> None:
+        self._cell = cell
+        self._child = child
+        self.transport = transport
+        self.expect: Mapping[str, Any] = _good()["expect"]
+
+    def exercise(self) -> None:
+        """The facts hold the answers already."""
+
+    def ledger(self) -> dict[str, Any]:
+        """A good ledger."""
+        ledger: dict[str, Any] = copy.deepcopy(_good()["ledger"])
+        return ledger
+
+    def keep_evidence(self, capsule: Path) -> None:
+        """The serial console is there already."""
+        del capsule
+
+    def down(self) -> None:
+        """End the child, if there is one."""
+        if self._child:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+
+def _good() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(Path(__file__).with_name("fake_node.json").read_text())
+    return data
+
+
+def _good_facts(cell: Cell) -> dict[str, Any]:
+    facts: dict[str, Any] = _good()["facts"]
+    facts["os"]["codename"] = cell.image.suite
+    return facts
+
+
+def _set(facts: dict[str, Any], path: str, value: Any) -> None:
+    *above, last = path.split(".")
+    for step in above:
+        facts = facts[step]
+    facts[last] = value
+
+
+def _read_script(path: Path) -> dict[str, Any]:
+    text, script = read_toml(path)
+    for name, table in script.items():
+        check_keys(path, text, table, KEYS, f'["{name}"]')
+        behaviour = table.get("behaviour", "ok")
+        if behaviour not in BEHAVIOURS:
+            raise UsageError(
+                f"{path}: unknown behaviour {behaviour!r}", hint=nearest(behaviour, BEHAVIOURS)
+            )
+    return script

@@ -1,0 +1,258 @@
+"""Orchestrates a run: refusals, nodes, checks, report, verdict.
+
+The nodes live in this process (``pool``); the checks run in pytest, a child in a session of its
+own, so that Ctrl-C on the terminal reaches this process alone, which then stops things in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from harness.broker import Broker
+from harness.catalog import CONFORMANCE, ROOMS
+from harness.cells import Cell
+from harness.compose import compose, compose_cell, untried_cell
+from harness.console import open_console
+from harness.errors import NothingToDo, UsageError
+from harness.pool import Pool
+from harness.providers.base import Options, Provider
+from harness.providers.registry import load
+from harness.sabotage import Sabotage
+from harness.state import RunRecord
+from harness.sweep import end_children, sweep
+from installers.exits import Exit
+from reports import model
+from reports.gate import judge
+from reports.render.files import write_renderings
+from reports.write import write_report
+
+#: Seconds an orderly stop may take before pytest is ended.
+ORDERLY = 20.0
+EXITS = {"pass": Exit.PASS, "fail": Exit.FAIL, "error": Exit.UNKNOWN, "nothing": Exit.NOTHING}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do.
+
+    ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
+    pytest's ``-k`` over node ids, which hold cell and check.
+    """
+
+    cells: Sequence[Cell]
+    matrix: str
+    out: Path = Path("out")
+    workers: int = 0
+    options: Options = field(default_factory=Options)
+    sabotage: Sabotage | None = None
+    keyword: str = ""
+    conformance: Path = CONFORMANCE
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the report is, and what it says."""
+
+    directory: Path
+    report: model.Report
+    exit: Exit
+
+
+def run(request: Request) -> Outcome:
+    """Run the cells and write the report. Raises UsageError, NothingToDo, InfraError."""
+    started = datetime.now(UTC)
+    wanted = _keyword_matcher(request.keyword)
+    with ExitStack() as stack:
+        console = stack.enter_context(open_console(cell.id for cell in request.cells))
+        swept = sweep()
+        for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
+            console.note(f"left by a run that was killed: {line}")
+        record = stack.enter_context(RunRecord())
+        directory = request.out / record.id
+        (directory / "cells").mkdir(parents=True)
+        providers = {
+            name: request.providers.get(name) or load(name)
+            for name in dict.fromkeys(cell.provider for cell in request.cells)
+        }
+        untried = _untried(request.cells, providers)
+        tried = [cell for cell in request.cells if cell.id not in untried]
+        for cell in untried.values():
+            console.cell(cell.id, cell.verdict, cell.reason)
+        pool = Pool(
+            tried,
+            providers,
+            record,
+            directory.resolve() / "cells",
+            options=request.options,
+            sabotage=request.sabotage,
+            listener=console.cell,
+        )
+        broker = stack.enter_context(Broker(pool, record.scratch / "pool"))
+        brake = stack.enter_context(Brake(pool, record, console.note))
+        cause = ""
+        if tried:
+            cause = _check(request, broker, directory, brake, len(tried))
+        pool.close()
+        end_children(record.id, record.owned)
+        done = {
+            cell.id: compose_cell(pool.stations[cell.id], cause)
+            for cell in tried
+            if not _deselected(pool, cell, request.keyword, cause)
+        }
+        done |= {name: cell for name, cell in untried.items() if wanted(name)}
+        for name, cell in done.items():
+            console.cell(name, cell.verdict, cell.reason)
+        if not done:
+            raise NothingToDo(f"-k {request.keyword!r} selects no check of any cell")
+        ordered = [done[cell.id] for cell in request.cells if cell.id in done]
+        report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
+        write_report(report, directory)
+        write_renderings(report, directory)
+        point_latest(request.out, directory)
+    return Outcome(directory, report, EXITS[judge(report).verdict])
+
+
+def point_latest(out: Path, directory: Path) -> None:
+    """Make ``out/latest`` point to a run, at once; two runs that end together do not collide."""
+    link = out / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(directory.name)
+    link.replace(out / "latest")
+
+
+class Brake:
+    """Ctrl-C once stops in order, twice at once. A context manager over SIGINT and SIGTERM."""
+
+    def __init__(self, pool: Pool, record: RunRecord, note: Callable[[str], None]) -> None:
+        self.pulled = 0
+        self.since = 0.0
+        self._pool = pool
+        self._record = record
+        self._note = note
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Brake:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._pull)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _pull(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.pulled += 1
+        self.since = self.since or time.monotonic()
+        self._pool.stop()
+        if self.pulled == 1:
+            self._note("stopping in order; once more ends everything now")
+        else:
+            end_children(self._record.id, self._record.owned)
+
+
+def _untried(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> dict[str, model.Cell]:
+    """Cells that are refused or impossible here, before anything is fetched or built."""
+    found = {}
+    for cell in cells:
+        provider = providers[cell.provider]
+        refusal = provider.refusal(cell)
+        if refusal:
+            found[cell.id] = untried_cell(cell, "refused", refusal.reason, refusal.remedy)
+            continue
+        reasons = provider.reasons_not(cell)
+        if reasons:
+            remedy = "airlock doctor says what this machine lacks"
+            found[cell.id] = untried_cell(cell, "not-run", "; ".join(reasons), remedy)
+    return found
+
+
+def _check(request: Request, broker: Broker, directory: Path, brake: Brake, cells: int) -> str:
+    """Run pytest over the cells. Why promised checks may be missing; empty if none should be."""
+    log = directory / "pytest.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            pytest_command(request, broker.path, cells),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=pytest_environment(),
+            start_new_session=True,
+        )
+        asked = False
+        while True:
+            try:
+                status = child.wait(timeout=0.1)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            if brake.pulled and not asked:
+                asked = True
+                child.send_signal(signal.SIGINT)
+            if brake.pulled > 1 or (brake.pulled and time.monotonic() - brake.since > ORDERLY):
+                child.kill()
+    if brake.pulled:
+        return "stopped by the user"
+    if status in (Exit.PASS, Exit.FAIL, Exit.UNKNOWN, Exit.NOTHING):
+        return ""
+    if status == Exit.USAGE:
+        raise UsageError(f"pytest refused to start: {_tail(log)}")
+    return f"pytest ended with status {status}: {_tail(log)}"
+
+
+def pytest_command(request: Request, socket: Path, cells: int) -> list[str]:
+    """The command line that runs the checks of a run."""
+    workers = min(request.workers or os.cpu_count() or 1, cells)
+    keyword = ["-k", request.keyword] if request.keyword else []
+    return [
+        *(sys.executable, "-m", "pytest", str(request.conformance)),
+        # No configuration but this command line: the same checks in a checkout and in a tool.
+        *("-c", os.devnull, f"--rootdir={request.conformance.resolve().parent}"),
+        *("-p", "harness.plugin", "-p", "no:cacheprovider", "--strict-markers"),
+        *("-n", str(workers), f"--max-worker-restart={workers * 2}"),
+        *("--tb=short", "-q", f"--airlock-run={socket}", *keyword),
+    ]
+
+
+def pytest_environment() -> dict[str, str]:
+    """This process's environment, so that pytest finds the rooms and nobody's habits."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    paths = [str(ROOMS), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-5:]) or "it said nothing"
+
+
+def _deselected(pool: Pool, cell: Cell, keyword: str, cause: str) -> bool:
+    """True if ``-k`` left nothing of a cell, so that it was never meant to run."""
+    station = pool.stations[cell.id]
+    return bool(keyword) and not station.promised and station.trouble is None and not cause
+
+
+def _keyword_matcher(keyword: str) -> Callable[[str], bool]:
+    """Does ``-k`` mean this cell? UsageError for an expression that is none."""
+    if not keyword:
+        return lambda _: True
+    from _pytest.mark.expression import Expression
+
+    try:
+        expression = Expression.compile(keyword)
+    except SyntaxError as error:
+        raise UsageError(f"-k {keyword!r}: {error.msg}") from error
+    return lambda name: expression.evaluate(lambda word, **_: word.lower() in name.lower())
