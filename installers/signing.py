@@ -17,13 +17,17 @@ from typing import Any, Optional
 
 from installers import asn1
 from installers.asn1 import Certificate, DERError
+from installers.errors import NodeError
+from installers.exits import Exit
 
 _MAX_LINE = 64 * 1024
 _MAX_ANSWER = 1024 * 1024  # certificates and signatures have a few kilobytes
 
 
-class SigningError(Exception):
+class SigningError(NodeError):
     """The signer cannot be reached, refused, or answered something else than the protocol."""
+
+    exit = Exit.UNKNOWN
 
 
 class Signer:

@@ -1,0 +1,391 @@
+"""The driver: NVIDIA's open kernel modules for the kernel that will boot, signed once, outside.
+
+Source and headers come from the distribution's own archive, in versions that go together; the
+build is kept by content and never done twice. Signing is external: a stripped module goes to a unix
+socket, a detached signature comes back. The modules are put in place all at once or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from installers import audit, build, compat, debian, elf, fixups, kernels, modsig, signing
+from installers.asn1 import Certificate, DERError, read_certificate
+from installers.config import Config
+from installers.engine import Change, Contract, Installer, Problem, Refusal, diff
+from installers.errors import NodeError
+from installers.host import Host
+from installers.journal import Log
+from installers.modcache import Entry, ModuleCache, key_of
+
+CERTIFICATE = "/usr/lib/airlock/signing-cert.der"
+BLACKLIST = "/etc/modprobe.d/airlock-nouveau.conf"
+_BLACKLIST_TEXT = """\
+# Written by Airlock: nouveau would take the GPU before nvidia can.
+blacklist nouveau
+options nouveau modeset=0
+"""
+WORK = "/var/tmp/airlock-driver-build"  # noqa: S108 - root's own, removed before and after
+_MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+_COMPONENTS = ("contrib", "non-free")
+# Measured on Debian 12 and 13 (x86-64), rounded up: bytes fetched, and bytes on disk per path.
+_FETCHED = 200 << 20
+_DISK = {WORK: 1200 << 20, "/usr": 500 << 20, "/var/cache/apt": 120 << 20, "/lib/modules": 60 << 20}
+
+
+class Driver(Installer):
+    """Builds, signs and installs the kernel modules of the open driver."""
+
+    name = "driver"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._signer: Optional[Certificate] = None
+
+    def refuse(self, host: Host) -> list[Refusal]:
+        """What cannot work, found before anything is fetched: system, kernel, sources, signer."""
+        system = host.os_release()
+        name = system.get("PRETTY_NAME") or system.get("ID") or "this system"
+        if system.get("ID") != "debian":
+            reason = f"the driver comes from Debian's own packages, and this is {name}"
+            return [Refusal("driver.system", reason, "use an image with Debian 12 or later")]
+        kernel = kernels.boot_kernel(host, self.config)
+        if kernel is None:
+            wanted = self.config.boot_kernel
+            what = f"kernel {wanted} is not installed" if wanted else "no kernel is installed"
+            return [Refusal("driver.kernel", what, "install a kernel image in the image first")]
+        found = []
+        trust = compat.db_trust("debian", kernel)
+        if self.config.secure_boot == "required" and trust.trusts_db is False:
+            reason = f"{name}, kernel {kernel}: {trust.reason}"
+            found.append(Refusal("driver.kernel-ignores-db", reason, trust.remedy))
+        if found or not self._changes(host):
+            return found
+        found += self._refuse_sources(host)
+        return found + self._refuse_signer()
+
+    def _refuse_sources(self, host: Host) -> list[Refusal]:
+        """The package is in contrib and what it is used with in non-free."""
+        have = {component for source in debian.apt_sources(host) for component in source.components}
+        missing = [component for component in _COMPONENTS if component not in have]
+        if not missing:
+            return []
+        return [
+            Refusal(
+                "driver.apt-components",
+                f"apt's sources lack the component(s) {' and '.join(missing)}, "
+                f"which {debian.SOURCE_PACKAGE} needs",
+                "add 'contrib non-free non-free-firmware' to the sources in /etc/apt",
+            )
+        ]
+
+    def _refuse_signer(self) -> list[Refusal]:
+        """No signer, or one whose certificate no kernel would take."""
+        if not self.config.signer:
+            reason = "no signer is configured: unsigned modules do not load under Secure Boot"
+            remedy = "set airlock-signer to the path of the signing socket"
+            return [Refusal("driver.no-signer", reason, remedy)]
+        try:
+            certificate = self._signer_certificate()
+        except signing.SigningError as error:
+            return [Refusal("driver.signer", error.what, "start the signer, then apply again")]
+        against = signing.reasons_against(certificate)
+        if not against:
+            return []
+        who = f"the signer's certificate ({certificate.subject_cn}) cannot be used"
+        remedy = "give the signer an RSA certificate that is valid and has codeSigning"
+        return [Refusal("driver.certificate", f"{who}: {'; '.join(against)}", remedy)]
+
+    def _signer_certificate(self) -> Certificate:
+        """The signer's certificate, asked for once."""
+        if self._signer is None:
+            with signing.Signer(self.config.signer or "") as signer:
+                self._signer = signer.certificate()
+        return self._signer
+
+    def inspect(self, host: Host) -> dict[str, Any]:
+        """Kernel, driver version, certificate, each module by hash, the blacklist."""
+        kernel = kernels.boot_kernel(host, self.config)
+        record = kernels.record(host, kernel)
+        certificate = host.read_bytes(CERTIFICATE)
+        state: dict[str, Any] = {
+            "kernel": record.get("kernel"),
+            "version": record.get("driver"),
+            "certificate": hashlib.sha256(certificate).hexdigest() if certificate else None,
+            "blacklist": host.read(BLACKLIST),
+        }
+        if kernel is not None:
+            for path in host.glob(kernels.module_directory(kernel), "*.ko*"):
+                data = host.read_bytes(path) or b""
+                name = path.rpartition("/")[2]
+                state[f"module {name}"] = hashlib.sha256(data).hexdigest()
+        return {key: value for key, value in state.items() if value is not None}
+
+    def desired(self, host: Host) -> dict[str, Any]:
+        """The same; hashes and version are those of the record when it fits kernel and signer."""
+        kernel = kernels.boot_kernel(host, self.config)
+        record = kernels.record(host, kernel)
+        fingerprint = record.get("certificate")
+        if self.config.signer:
+            with contextlib.suppress(signing.SigningError):  # refuse() says so
+                fingerprint = self._signer_certificate().sha256
+        fits = bool(record) and record.get("certificate") == fingerprint
+        modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
+        state = {
+            "kernel": kernel,
+            "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
+            "certificate": fingerprint or "the signer's",
+            "blacklist": _BLACKLIST_TEXT,
+        }
+        for name, facts in modules.items():
+            state[f"module {name}"] = facts.get("sha256", f"signed, for {kernel}")
+        return state
+
+    def _changes(self, host: Host) -> list[Change]:
+        return diff(self.inspect(host), self.desired(host))
+
+    def contract(self, host: Host) -> Contract:
+        """Hosts of apt's sources, bytes, disk, the signing key, and the fix-ups that may apply."""
+        kernel = kernels.boot_kernel(host, self.config)
+        if kernel is None or not self._changes(host):
+            return Contract()
+        disk = dict(_DISK)
+        notes = [f"the driver is built for kernel {kernel}, unless the module cache has it"]
+        trust = compat.db_trust(host.os_release().get("ID", ""), kernel)
+        if self.config.secure_boot == "required" and trust.trusts_db is None:
+            notes.append(f"nobody has measured whether kernel {kernel} trusts UEFI db for modules")
+        for fixup in fixups.load():
+            spans = " to below ".join(bound or "any" for bound in fixup.driver)
+            notes.append(
+                f"fix-up {fixup.id}, only if the kernel's headers ask for it and the driver is "
+                f"{spans}: {fixup.why}"
+            )
+        keys = [f"module signing key behind {self.config.signer}"] if self.config.signer else []
+        return Contract(debian.apt_hosts(host), _FETCHED, disk, keys, notes)
+
+    def apply(self, host: Host, changes: list[Change], log: Log) -> None:
+        """Resolve, look in the cache, else build; sign; install. Safe to be killed anywhere."""
+        kernel = kernels.boot_kernel(host, self.config)
+        if kernel is None:
+            raise NodeError("no kernel to build for", where="driver")
+        if all(change.key == "blacklist" for change in changes):
+            return self._blacklist(host, kernel, log)
+        purged = debian.restore(host)
+        if purged:
+            log("purge-after-interruption", packages=purged)
+        with debian.apt_lists(host):
+            with log.step("apt-update"):
+                host.apt("update", timeout=1800)
+            resolved = debian.resolve(host, kernel)
+            chosen = fixups.candidates(resolved.driver)
+            inputs = {
+                "schema": 1,
+                "kernel": kernel,
+                **debian.identities(resolved),
+                "fixups": fixups.digest(chosen),
+                "make": build.make_flags(kernel),
+                "strip": "--strip-debug",
+            }
+            log("resolve", driver=resolved.driver, kernel=kernel, cache_key=key_of(inputs))
+            cache = self._cache()
+            entry = cache.get(inputs) if cache else None
+            hit = entry is not None
+            log("module-cache", key=key_of(inputs), result="hit" if hit else "miss")
+            if entry is None:
+                modules, details = self._build(host, resolved, chosen, log)
+                entry = Entry(key_of(inputs), inputs, modules, details)
+                if cache:
+                    cache.put(inputs, modules, details)
+        signed = self._sign(entry.modules, kernel, log)
+        provenance = {
+            "driver": resolved.driver,
+            "kernel": kernel,
+            **debian.identities(resolved),
+            "fixups": entry.details["fixups"],
+            "built": entry.details["built"],
+            "build_seconds": entry.details["seconds"],
+            "cache_key": entry.key,
+            "cache": "hit" if hit else "miss",
+            "certificate": self._signer_certificate().sha256,
+        }
+        if not hit:
+            provenance["build_environment"] = entry.details["environment"]
+        self._install(host, entry, signed, provenance, log)
+        self._blacklist(host, kernel, log)
+        return None
+
+    def _cache(self) -> Optional[ModuleCache]:
+        return ModuleCache(Path(self.config.module_cache)) if self.config.module_cache else None
+
+    def _build(
+        self, host: Host, resolved: debian.Resolved, chosen: list[fixups.Fixup], log: Log
+    ) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Compile in an environment that is gone afterwards; (modules, what to note of it)."""
+        started = time.time()
+        build.clear(host, WORK)
+        try:
+            with debian.build_environment(host, resolved, log) as environment:
+                with log.step("fetch-source", package=resolved.source.pin):
+                    archive = debian.fetch_source(host, resolved.source, f"{WORK}/download")
+                    build.unpack(host, archive, f"{WORK}/source")
+                    build.clear(host, f"{WORK}/download")
+                tree = build.source_tree(host, f"{WORK}/source")
+                verdicts = self._fix_up(host, resolved.kernel, tree, chosen, log)
+                with log.step("compile", kernel=resolved.kernel, jobs=build.jobs()):
+                    modules = build.compile_modules(host, tree, resolved.kernel)
+        finally:
+            build.clear(host, WORK)
+        details = {
+            "fixups": verdicts,
+            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.time() - started, 1),
+            "environment": environment,
+        }
+        return modules, details
+
+    def _fix_up(
+        self, host: Host, kernel: str, tree: str, chosen: list[fixups.Fixup], log: Log
+    ) -> list[dict[str, str]]:
+        """Probe the kernel's headers, edit the source; what was done, for reports."""
+        if not chosen:
+            return []
+        with log.step("probe-headers", fixups=[fixup.id for fixup in chosen]):
+            tree_of_kernel = f"/lib/modules/{kernel}/build"
+            compiled = fixups.probe(host, tree_of_kernel, chosen, f"{WORK}/probe")
+        verdicts = fixups.apply(host, tree, chosen, compiled)
+        rows = [{"id": v.id, "state": v.state, "why": v.why} for v in verdicts]
+        log("fix-ups", fixups=rows)
+        return rows
+
+    def _sign(self, modules: dict[str, bytes], kernel: str, log: Log) -> dict[str, bytes]:
+        """Each stripped module signed once by the signer, and verified against its certificate."""
+        signed = {}
+        with log.step("sign", modules=len(modules)), signing.Signer(self.config.signer or "") as s:
+            certificate = s.certificate()
+            against = signing.reasons_against(certificate)
+            if against:
+                raise NodeError(f"the signer's certificate: {'; '.join(against)}", where="driver")
+            self._signer = certificate
+            for name, body in modules.items():
+                if not elf.modinfo(body).get("vermagic", [""])[0].startswith(f"{kernel} "):
+                    raise NodeError(f"{name} was not built for {kernel}", where="driver")
+                cms, _ = s.sign(name, body)
+                signed[name] = _attach(name, body, cms, certificate)
+        return signed
+
+    def _install(
+        self,
+        host: Host,
+        entry: Entry,
+        signed: dict[str, bytes],
+        provenance: dict[str, Any],
+        log: Log,
+    ) -> None:
+        """Replace the modules' directory as a whole, then the certificate and depmod's tables."""
+        kernel = provenance["kernel"]
+        place = kernels.module_directory(kernel)
+        record = {
+            "schema": 1,
+            "kernel": kernel,
+            "driver": provenance["driver"],
+            "certificate": provenance["certificate"],
+            "modules": {
+                name: {
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "body_sha256": hashlib.sha256(entry.modules[name]).hexdigest(),
+                }
+                for name, data in signed.items()
+            },
+            "provenance": provenance,
+        }
+        with log.step("install", directory=place, modules=sorted(signed)):
+            new, old = f"{place}.new", f"{place}.old"
+            host.remove(new)
+            host.remove(old)
+            for name, data in signed.items():
+                host.write(f"{new}/{name}", data)
+            text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+            host.write(f"{new}/{audit.RECORD}", text)
+            host.write(CERTIFICATE, self._signer_certificate().der)
+            if host.exists(place):
+                host.path(place).rename(host.path(old))
+            host.path(new).rename(host.path(place))
+            host.remove(old)
+        with log.step("depmod", kernel=kernel):
+            host.run(["depmod", "-a", kernel], timeout=300)
+
+    def _blacklist(self, host: Host, kernel: str, log: Log) -> None:
+        """Keep nouveau away; where the kernel has it, also out of the initramfs."""
+        host.write(BLACKLIST, _BLACKLIST_TEXT)
+        has_nouveau = any(host.path(f"/lib/modules/{kernel}/kernel").rglob("nouveau.ko*"))
+        if has_nouveau and host.find_program("update-initramfs"):
+            with log.step("initramfs", kernel=kernel):
+                host.run(["update-initramfs", "-u", "-k", kernel], timeout=900)
+
+    def verify(self, host: Host) -> list[Problem]:
+        """Signatures, kernel version and depmod's choice, read back from the installed files."""
+        kernel = kernels.boot_kernel(host, self.config)
+        again = "apply again"
+        der = host.read_bytes(CERTIFICATE)
+        if kernel is None or der is None:
+            return [Problem("no driver is installed for the kernel that will boot", again)]
+        try:
+            certificate = read_certificate(der)
+        except DERError as wrong:
+            return [Problem(f"{CERTIFICATE} is not a certificate: {wrong}", again)]
+        place = kernels.module_directory(kernel)
+        problems = []
+        paths = audit.find_modules(host.path(place))
+        for path in paths:
+            for found in audit.audit_module(path, [certificate]):
+                problems.append(Problem(f"{path.name}: {found.kind}: {found.detail}", again))
+            magic = elf.modinfo(modsig.read_module(path)).get("vermagic", [""])[0]
+            if not magic.startswith(f"{kernel} "):
+                problems.append(Problem(f"{path.name} is built for {magic!r}", again))
+        if not paths:
+            problems.append(Problem(f"{place} holds no module", again))
+        chosen = host.run(["modinfo", "-k", kernel, "-n", "nvidia"], check=False).out.strip()
+        if not chosen.endswith("/updates/airlock/nvidia.ko"):
+            problems.append(Problem(f"modprobe would load {chosen or 'nothing'}", again))
+        return problems
+
+    def remove(self, host: Host) -> None:
+        """Take out modules, certificate and blacklist, of every installed kernel."""
+        debian.restore(host)
+        build.clear(host, WORK)
+        for tree in host.glob("/lib/modules", "*"):
+            release = tree.rpartition("/")[2]
+            place = kernels.module_directory(release)
+            removed = [host.remove(place + suffix) for suffix in ("", ".new", ".old")]
+            with contextlib.suppress(OSError):  # others may have put something there
+                host.path(f"{tree}/updates").rmdir()
+            if any(removed):
+                host.run(["depmod", "-a", release], timeout=300)
+        host.remove(CERTIFICATE)
+        host.remove(BLACKLIST)
+
+    def provenance(self, host: Host) -> dict[str, Any]:
+        """What the installed modules were made of; empty when there are none."""
+        found = kernels.record(host, kernels.boot_kernel(host, self.config)).get("provenance", {})
+        return dict(found)
+
+
+def _attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:
+    """The signed module, read back and verified; NodeError when the signer's answer is no good."""
+    try:
+        signed = modsig.attach(body, cms)
+        seen = modsig.examine(signed, [certificate])
+    except modsig.SignatureError as wrong:
+        raise NodeError(f"the signature of {name} is no good: {wrong}", where="driver") from wrong
+    if seen.signatures != 1 or not seen.digest_ok:
+        raise NodeError(
+            f"the signature of {name} is not by the certificate the signer showed",
+            where="driver",
+            remedy="look at the signer: it holds a key that is not its certificate's",
+        )
+    return signed
