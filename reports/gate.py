@@ -13,6 +13,7 @@ from typing import Literal
 from reports.causes import fold
 from reports.model import Cell, Report, RunVerdict
 from reports.summary import Standing, count_checks, run_verdict, standing
+from reports.text import count
 
 Level = Literal["fail", "error", "note"]
 
@@ -81,11 +82,17 @@ def _judge_cell(cell: Cell) -> Iterator[Finding]:
         yield from _ledger_findings(cell)
     counts = count_checks(cell.checks)
     if counts.not_verified:
-        yield Finding("note", f"{counts.not_verified} checks could not be verified", cell=cell.id)
+        yield Finding(
+            "note", f"{count(counts.not_verified, 'check')} could not be verified", cell=cell.id
+        )
     if cell.simulated:
         yield Finding("note", "is simulated: it says nothing about a real machine", cell=cell.id)
     elif counts.simulated:
-        yield Finding("note", f"{counts.simulated} checks rest on a double", cell=cell.id)
+        yield Finding(
+            "note",
+            f"{count(counts.simulated, 'check rests', 'checks rest')} on a double",
+            cell=cell.id,
+        )
 
 
 def _verdict_findings(cell: Cell) -> Iterator[Finding]:
@@ -127,8 +134,8 @@ def _ledger_findings(cell: Cell) -> Iterator[Finding]:
         if violations:
             yield Finding(
                 "fail",
-                f"passed, but {len(violations)} packets left another way than the proxy{when}: "
-                f"{violations[0]}",
+                f"passed, but {count(len(violations), 'packet')} left another way than the proxy"
+                f"{when}: {violations[0]}",
                 cell=cell.id,
             )
     if ledger.metadata_via_proxy:

@@ -2,8 +2,8 @@
 
 There is no one standard. This is the common ground of Ant's schema (a fixed order of elements,
 a time stamp without zone) and of Jenkins's ``junit-10.xsd``; the tests hold it to both.
-A cell is a test suite. Its first test case is the cell's own verdict, so that a refusal or a
-broken lab, which has no checks, is seen too.
+A cell is a test suite. What no check of it tells, such as a refusal or a broken lab, is told by
+one test case of its own, ``cell.verdict``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,10 @@ def render_junit(report: Report) -> str:
 
 
 def _suite(run: Run, cell: Cell, number: int) -> list[str]:
-    own_kind, own_lines = _own_case(cell)
-    kinds = [own_kind]
-    body = list(own_lines)
-    for check in cell.checks:
-        kind, lines = _case(cell, check)
-        kinds.append(kind)
-        body += lines
+    cases = [_case(cell, check) for check in cell.checks]
+    if not any(kind in ("failure", "error") for kind, _ in cases):
+        cases.insert(0, _own_case(cell))
+    kinds = [kind for kind, _ in cases]
     seconds = sum(phase.seconds for phase in cell.phases)
     started = run.started.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return [
@@ -47,24 +44,26 @@ def _suite(run: Run, cell: Cell, number: int) -> list[str]:
         "<properties>",
         *_properties(run, cell),
         "</properties>",
-        *body,
+        *(line for _, line in cases),
         f"<system-out>{_text(_console(cell))}</system-out>",
         "<system-err/>",
         "</testsuite>",
     ]
 
 
-def _own_case(cell: Cell) -> tuple[str, list[str]]:
+def _own_case(cell: Cell) -> tuple[str, str]:
     """The test case that says what became of the cell as a whole."""
     kind = {"fine": "", "fail": "failure", "error": "error", "not-run": "skipped"}[standing(cell)]
     message = f"{cell.verdict}, expected {cell.expected}"
     if cell.reason:
         message += f": {cell.reason}"
     seconds = sum(phase.seconds for phase in cell.phases)
-    return kind, _testcase("cell", "verdict", seconds, kind, cell.verdict, message, cell.remedy)
+    return kind, _testcase(
+        cell.id, "cell.verdict", seconds, kind, cell.verdict, message, cell.remedy
+    )
 
 
-def _case(cell: Cell, check: CheckResult) -> tuple[str, list[str]]:
+def _case(cell: Cell, check: CheckResult) -> tuple[str, str]:
     kinds = {"pass": "", "fail": "failure", "error": "error"}
     kind = kinds.get(check.outcome, "skipped")
     name = f"{check.id}[{check.instance}]" if check.instance else check.id
@@ -90,16 +89,16 @@ def _case(cell: Cell, check: CheckResult) -> tuple[str, list[str]]:
 
 def _testcase(
     classname: str, name: str, seconds: float, kind: str, type_: str, message: str, text: str
-) -> list[str]:
+) -> str:
     head = (
         f"<testcase{_attribute('classname', classname)}{_attribute('name', name)}"
         f' time="{seconds:.3f}"'
     )
     if not kind:
-        return [head + "/>"]
+        return head + "/>"
     body = _text(text) if kind != "skipped" else ""
     inner = f"<{kind}{_attribute('type', type_)}{_attribute('message', message)}>{body}</{kind}>"
-    return [f"{head}>{inner}</testcase>"]
+    return f"{head}>{inner}</testcase>"
 
 
 def _properties(run: Run, cell: Cell) -> list[str]:

@@ -14,12 +14,14 @@ from reports.summary import count_checks, standing, violations
 from reports.text import count, duration, plain
 
 SIZE_LIMIT = 900_000
-"""Characters. GitHub cuts a job summary at 1 MiB."""
+"""Bytes. GitHub cuts a job summary at 1 MiB."""
 
 _TABLE_LIMIT = 500
 _FAILURE_LIMIT = 20
 _MESSAGE_LIMIT = 500
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~<>&:$^=-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>&|~$^]|:(?=//)|(?<=www)\.)")
+_LIST_START = re.compile(r"^([-+=]|\d+(?=[.)]))")
+_REFERENCE = re.compile(r"([@#])")
 
 
 def render_markdown(report: Report) -> str:
@@ -40,12 +42,12 @@ def render_markdown(report: Report) -> str:
         ]
     if len(report.cells) > _TABLE_LIMIT:
         lines += [f"{len(report.cells) - _TABLE_LIMIT} more cells are in `index.html`.", ""]
-    size = sum(len(line) for line in lines)
+    size = _size(lines)
     for cell in report.cells:
         if standing(cell) == "fine":
             continue
         block = _trouble(cell)
-        size += sum(len(line) for line in block)
+        size += _size(block)
         if size > SIZE_LIMIT:
             lines += ["The rest is in `index.html`.", ""]
             break
@@ -103,9 +105,14 @@ def _trouble(cell: Cell) -> list[str]:
     return lines
 
 
+def _size(lines: list[str]) -> int:
+    return sum(len(line.encode("utf-8", "replace")) + 1 for line in lines)
+
+
 def _escape(text: str) -> str:
     """Return text that Markdown shows as it is, on one line."""
     one_line = " ".join(plain(text).split())
     escaped = _SPECIAL.sub(r"\\\1", one_line)
-    # A backslash does not stop a mention or an e-mail link; an empty comment does.
-    return escaped.replace("@", "@<!-- -->")
+    escaped = _LIST_START.sub(r"<!-- -->\1", escaped)
+    # A backslash stops no mention and no issue number, which are looked for after rendering.
+    return _REFERENCE.sub(r"\1<!-- -->", escaped)
