@@ -6,6 +6,8 @@ so that one image works in both places. Nothing but the proxy and the metadata s
 
 from __future__ import annotations
 
+from fixtures.capture import Allowed, Peer
+
 NODE = "10.0.2.15"
 NODE_PREFIX = 24
 GATEWAY = "10.0.2.2"
@@ -23,3 +25,6 @@ METADATA_HOST = "169.254.169.2"
 # One fixed card address per network: the image's network files match on it.
 MAC = "52:54:00:12:34:56"
 METADATA_MAC = "52:54:00:12:34:57"
+
+#: Whom the node may talk to over its first card.
+PEERS = Allowed(node=[MAC], peers=[Peer(PROXY, PROXY_PORT), Peer(METADATA, METADATA_PORT)])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fixtures.capture import classify, read_pcap
+from fixtures import capture as captures
 from fixtures.ledger import summarise
 from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
@@ -100,8 +100,8 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "node_file": node_file.sha256,
             "installers": job.cell.profile.installers,
             "metadata": attributes(job, proxy, build=True),
-            "ca": authority.proxy_ca.sha256,
-            "certificate": authority.module_signing.sha256,
+            "ca": authority.proxy.sha256(),
+            "certificate": authority.module.sha256(),
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
             "format": 1,
@@ -167,7 +167,7 @@ def _build(
         _unpack(base, tree, node_file, job.scratch)
     modules = cache_dir("modules")
     ca = job.scratch / "proxy-ca.pem"
-    ca.write_bytes(authority.proxy_ca.pem)
+    ca.write_bytes(authority.proxy.pem())
     socket_path = job.scratch / "sign.sock"
     stranger = out / "stranger"
     stranger.mkdir()
@@ -178,7 +178,6 @@ def _build(
         if proxy:
             directory = job.owned.directory(job.scratch / "build-squid", "proxy of a build")
             squid = stack.enter_context(start_proxy(directory))
-            job.owned.process(squid.pid, "proxy of a build")
         signer = stack.enter_context(SignerServer(authority, socket_path, stranger))
         stack.enter_context(metadata)
         chamber = Chamber(
@@ -197,19 +196,23 @@ def _build(
         if chamber.proxy is None or chamber.metadata is None:
             raise InfraError("the build namespace gave no sockets")
         metadata.serve(chamber.metadata)
-        with Relay(chamber.proxy, squid.port if squid else None):
-            with job.phase("install", "plan, apply, verify behind the proxy"):
-                results = _apply(job, chamber)
-            _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
-            chamber.run([*_PYTHON, "probe"], timeout=60)
-            chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
+        if squid:
+            stack.enter_context(Relay(chamber.proxy, ("127.0.0.1", squid.port)))
+        # Two builds of one base compile the same modules: the second finds them in the cache.
+        with (
+            exclusive(modules / f"base-{base.digest[:16]}"),
+            job.phase("install", "plan, apply, verify behind the proxy"),
+        ):
+            results = _apply(job, chamber)
+        _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
+        chamber.run([*_PYTHON, "probe"], timeout=60)
+        chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
         chamber.close()
         requests = squid.rows() if squid else []
     (out / "journal.jsonl").write_text(journal)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
-    packets = read_pcap(capture)
-    seen = classify(packets, allowed=[at.PROXY, at.METADATA])
-    ledger = summarise(requests, seen) | {"proxy_step_end": _step_end(journal, "proxy")}
+    seen = captures.classify(captures.read(capture), at.PEERS)
+    ledger = summarise(requests, [seen]) | {"proxy_step_end": _step_end(journal, "proxy")}
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "ledger": ledger,

@@ -14,16 +14,15 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 PROXY = ("10.0.2.100", 3128)
 METADATA = ("169.254.169.254", 80)
+MAC = "52:54:00:12:34:56"
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_REMOUNT, _MS_RDONLY = 0x1000, 0x4000, 1 << 18, 0x20, 1
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +33,7 @@ def main() -> int:
     try:
         spec = _receive(control)
         listeners = _network()
-        recorder = _Recorder("eth0", spec["capture"])
+        recorder = _Recorder(spec["recorder"], "eth0", spec["capture"])
         _mounts(spec)
     except (OSError, subprocess.CalledProcessError) as e:
         detail = getattr(e, "stderr", None) or str(e)
@@ -58,7 +57,7 @@ def _network() -> list[socket.socket]:
         "link set lo up",
         f"addr add {PROXY[0]}/32 dev lo",
         f"addr add {METADATA[0]}/32 dev lo",
-        "link add eth0 type veth peer name trap0",
+        f"link add eth0 address {MAC} type veth peer name trap0",
         "link set trap0 up",
         "link set eth0 up",
         "addr add 10.0.2.15/24 dev eth0",
@@ -81,37 +80,19 @@ def _network() -> list[socket.socket]:
 
 
 class _Recorder:
-    """Writes every frame that leaves a card to a pcap file (link type 1, microseconds)."""
+    """``netcapture.py`` on our card, from before the first packet to after the last."""
 
-    def __init__(self, card: str, path: str) -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.bind((card, 0))
-        self._file = Path(path).open("wb")  # noqa: SIM115 - closed by stop()
-        self._file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        self._file.flush()
-        self._wake_r, self._wake_w = os.pipe()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._socket, self._wake_r], [], [])
-            if self._socket in ready:
-                frame, address = self._socket.recvfrom(65535)
-                if address[2] == 4:  # PACKET_OUTGOING
-                    now = time.time()
-                    head = struct.pack(
-                        "<IIII", int(now), int(now % 1 * 1e6), len(frame), len(frame)
-                    )
-                    self._file.write(head + frame)
-                    self._file.flush()
-            elif self._wake_r in ready:
-                return
+    def __init__(self, program: str, card: str, path: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", program, card, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
+            raise OSError(f"the packets of {card} cannot be recorded")
 
     def stop(self) -> None:
-        os.write(self._wake_w, b"x")
-        self._thread.join(5)
-        self._file.close()
+        self._process.communicate(timeout=10)
 
 
 def _mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from fixtures import netcapture
 from harness.errors import InfraError
 
 _INNER = Path(__file__).with_name("inner.py")
@@ -108,6 +109,7 @@ class Chamber:
         spec = {
             "tree": str(self.tree),
             "capture": str(self.capture),
+            "recorder": netcapture.__file__,
             "binds": [
                 {"source": str(b.source), "target": b.target, "ro": b.readonly} for b in self.binds
             ],

@@ -7,16 +7,16 @@ server through forwards that start one relay per connection, and nothing else
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
+from fixtures import keeper
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.lab import addresses as at
@@ -38,7 +38,9 @@ class Machine:
     accelerator: str = "tcg"
     memory: int = 1024
     cores: int = 1
-    secure_boot: bool = True
+    # Guest memory in a file: shared while the machine is prepared, copy-on-write in its forks.
+    ram: Path | None = None
+    fork: bool = False
 
     @property
     def console(self) -> Path:
@@ -67,12 +69,18 @@ class Machine:
         metadata = f",guestfwd=tcp:{at.METADATA}:{at.METADATA_PORT}" + forward.format(
             self.metadata_port
         )
+        backend, memory = "", []
+        if self.ram is not None:
+            share = "off" if self.fork else "on"
+            backend = ",memory-backend=ram"
+            ram = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram}"
+            memory = ["-object", f"{ram},share={share}"]
         second = f"host={at.METADATA_HOST},dhcpstart={at.METADATA_NODE}{metadata}"
         pflash = "if=pflash,format=raw"
         return [
             "qemu-system-x86_64",
             *["-name", "airlock", "-nodefaults", "-no-user-config", "-display", "none"],
-            *["-no-reboot", "-machine", "q35,smm=on", "-accel", accel, "-cpu", "max"],
+            *["-no-reboot", "-machine", f"q35,smm=on{backend}", "-accel", accel, "-cpu", "max"],
             *["-m", str(self.memory), "-smp", str(self.cores)],
             *["-global", "driver=cfi.pflash01,property=secure,value=on"],
             *["-drive", f"{pflash},unit=0,readonly=on,file={self.firmware.code}"],
@@ -94,6 +102,8 @@ class Machine:
             *["-chardev", f"file,id=console,path={self.console}"],
             *["-serial", "chardev:console"],
             *["-qmp", f"unix:{self.monitor},server=on,wait=off"],
+            *memory,
+            *(["-incoming", "defer"] if self.fork else []),
         ]
 
 
@@ -102,6 +112,19 @@ def _relay() -> str:
     if program is None:
         raise InfraError("socat is not installed", hint="airlock doctor --fix")
     return f"{program} STDIO TCP:127.0.0.1:"
+
+
+Command = str | tuple[str, dict[str, Any]]
+
+
+def _answer(name: str, stream: IO[bytes]) -> Any:
+    while line := stream.readline():
+        answer = json.loads(line)
+        if "error" in answer:
+            raise InfraError(f"QEMU refused {name}: {answer['error']['desc']}")
+        if "return" in answer:
+            return answer["return"]
+    raise InfraError(f"QEMU went away during {name}")
 
 
 class VirtualMachine:
@@ -115,9 +138,10 @@ class VirtualMachine:
     def __enter__(self) -> VirtualMachine:
         try:
             with self._log.open("ab") as log:
+                # Under a keeper: should this process be killed, QEMU goes with it.
                 self._process = subprocess.Popen(
-                    self.machine.arguments(),
-                    stdin=subprocess.DEVNULL,
+                    keeper.command(self.machine.arguments()),
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     env=host_env(),
@@ -150,39 +174,49 @@ class VirtualMachine:
         plain = "".join(c for c in text if c == "\n" or c.isprintable())
         return "\n".join([line for line in plain.splitlines() if line.strip()][-lines:])
 
-    def monitor(self, *commands: str, timeout: float = 20) -> None:
-        """Send QMP commands without arguments, in order, and wait for each answer."""
+    def monitor(self, *commands: Command, timeout: float = 20) -> list[Any]:
+        """Send QMP commands, in order; return what each answered.
+
+        A command is a name, or a name and its arguments
+        (https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html).
+        """
         deadline = Deadline(timeout, "QEMU's monitor")
+        answers = []
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(deadline.remaining())
-            sock.connect(str(self.machine.monitor))
+            self._connect(sock, deadline)
             stream = sock.makefile("rwb")
-            stream.readline()
+            stream.readline()  # the greeting
             for command in ("qmp_capabilities", *commands):
-                stream.write(json.dumps({"execute": command}).encode() + b"\n")
+                name, arguments = (command, {}) if isinstance(command, str) else command
+                request = {"execute": name, "arguments": arguments}
+                stream.write(json.dumps(request).encode() + b"\n")
                 stream.flush()
-                while line := stream.readline():
-                    answer = json.loads(line)
-                    if "error" in answer:
-                        raise InfraError(f"QEMU refused {command}: {answer['error']['desc']}")
-                    if "return" in answer:
-                        break
+                answers.append(_answer(name, stream))
+        return answers[1:]
 
-    def flush(self) -> None:
-        """Have QEMU write out what it buffers of the capture: it is complete when stopped."""
-        with contextlib.suppress(OSError, InfraError):
-            self.monitor("stop", "cont", timeout=10)
+    def _connect(self, sock: socket.socket, deadline: Deadline) -> None:
+        """QEMU makes its monitor's socket a moment after it was started."""
+        while True:
+            try:
+                sock.connect(str(self.machine.monitor))
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.check_alive()
+                deadline.check()
+                time.sleep(0.005)
+            else:
+                return
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End QEMU. May be called twice."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        # The disk is thrown away with the node: nothing is gained by an orderly power-off.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+        # The disk is thrown away with the node: nothing is gained by an orderly power-off. The
+        # capture is complete: QEMU writes each frame as it passes (net/dump.c).
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(10)

@@ -87,7 +87,7 @@ class Qemu:
 
         with self._lock:
             if self._authority is None or self._origin is None:
-                self._authority = Authority.load(keys_dir(), fresh=fresh)
+                self._authority = Authority(keys_dir(), fresh=fresh)
                 self._origin = self._stack.enter_context(Origin(self._authority))
             return self._authority, self._origin
 
@@ -154,6 +154,7 @@ class QemuNode:
 
     def _proxy(self, directory: Path) -> Squid:
         """A proxy of this cell, with a ledger of its own."""
+        from fixtures import origin
         from fixtures.squid import Squid
 
         if self._install is None:
@@ -164,10 +165,10 @@ class QemuNode:
             directory,
             self._install,
             self._authority,
-            hosts={self._origin.name: "127.0.0.1"},
+            hosts={origin.NAME: "127.0.0.1"},
             intercept=scenario.intercept,
             users=users,
-            ports=[self._origin.tls_port, self._origin.port],
+            connect_ports=[self._origin.https_port, self._origin.http_port],
         )
 
     def _proxy_value(self) -> str | None:
@@ -205,7 +206,7 @@ class QemuNode:
             "image": job.record.image_digest,
             "base_built": found.built,
             "image_cached": self._built.cached,
-            "certificate_sha256": self._authority.module_signing.sha256,
+            "certificate_sha256": self._authority.module.sha256(),
             "kernel": manifest["kernel"],
             **manifest["provenance"],
         }
@@ -223,16 +224,15 @@ class QemuNode:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units") as phase:
             certificate = job.scratch / "signing.pem"
-            certificate.write_bytes(self._authority.module_signing.pem)
+            certificate.write_bytes(self._authority.module.pem())
             code = firmware.find()
             firmware.enroll(code, [certificate], job.scratch / "vars.fd")
             disk.make_overlay(built.root, job.scratch / "root.qcow2")
             if job.cell.scenario.proxied:
                 directory = job.owned.directory(job.scratch / "squid", "proxy")
                 self._squid = self._stack.enter_context(self._proxy(directory))
-                job.owned.process(self._squid.pid, "proxy")
             values = build.attributes(job, self._proxy_value(), build=False)
-            self._metadata = self._stack.enter_context(MetadataServer(values))
+            self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
             machine = vm.Machine(
                 directory=job.scratch,
                 root=job.scratch / "root.qcow2",
@@ -274,13 +274,13 @@ class QemuNode:
         scenario = self._job.cell.scenario
         proxied = scenario.proxied
         return {
-            "ca_sha256": self._authority.proxy_ca.sha256 if scenario.intercept else None,
-            "cert_sha256": self._authority.module_signing.sha256,
-            "cert_cn": self._authority.module_signing.common_name,
+            "ca_sha256": self._authority.proxy.sha256() if scenario.intercept else None,
+            "cert_sha256": self._authority.module.sha256(),
+            "cert_cn": self._authority.module.common_name(),
             "boot_kernel": self._kernel,
             "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if proxied else None,
-            "origin_url": self._origin.tls_url,
-            "origin_http_url": self._origin.url,
+            "origin_url": self._origin.url,
+            "origin_http_url": self._origin.http_url,
             "secure_boot": scenario.secure_boot,
             "intercept": scenario.intercept,
             "auth": scenario.auth == "basic",
@@ -304,16 +304,15 @@ class QemuNode:
         return [b"".join(k.splitlines()[2:4]) for k in wanted]
 
     def ledger(self) -> dict[str, Any]:
-        from fixtures.capture import classify, read_pcap
+        from fixtures import capture
         from fixtures.ledger import summarise
         from harness.lab import addresses as at
 
         if self._vm is None:
             raise InfraError("the node is not up")
-        self._vm.flush()
         rows = self._squid.rows() if self._squid else []
-        seen = classify(read_pcap(self._vm.machine.capture), allowed=[at.PROXY, at.METADATA])
-        return summarise(rows, seen) | {"build": self._job.record.build}
+        seen = capture.classify(capture.read(self._vm.machine.capture), at.PEERS)
+        return summarise(rows, [seen]) | {"build": self._job.record.build}
 
     def keep_evidence(self, capsule: Path) -> None:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
@@ -322,7 +321,6 @@ class QemuNode:
                 journal = self._transport.run(["journalctl", "-b", "--no-pager"], timeout=60)
                 (capsule / "journal.txt").write_bytes(journal.out)
         if self._vm is not None:
-            self._vm.flush()
             m = self._vm.machine
             for path in (m.console, m.capture, m.directory / "qemu.log"):
                 if path.exists():
