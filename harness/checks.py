@@ -124,14 +124,16 @@ def not_verified(reason: str) -> NoReturn:
 def fact(node: Node, path: str) -> Any:
     """The fact at the dotted ``path`` (``secure_boot.enabled``), never ``None``.
 
-    A fact that is absent or null was not read on the node: the check ends as not verified, with
-    the reason the node gave under ``unreadable``.
+    A fact that is absent, null, or empty because it could not be read ends the check as not
+    verified, with the reason the node gave under ``unreadable``.
     """
     value: Any = node.facts
     for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
         if value is None:
             not_verified(f"{path} could not be read: {_unreadable(node, path)}")
+    if not value and path in (node.facts.get("unreadable") or {}):
+        not_verified(f"{path} could not be read: {_unreadable(node, path)}")
     return value
 
 
@@ -256,6 +258,7 @@ auth = _expects("auth", "auth", "a proxy that asks for credentials")
 secure_boot = _expects("secure-boot", "secure_boot", "a scenario with Secure Boot")
 signed_driver = _expects("signed-driver", "cert_sha256", "a driver signed with a known certificate")
 boot_kernel = _expects("boot-kernel", "boot_kernel", "a known boot kernel")
+origin_http = _expects("origin-http", "origin_http_url", "a plain origin of ours behind the proxy")
 origin = _expects("origin", "origin_url", "an origin of ours behind the proxy")
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)
 build_ledger = Requirement("build-ledger", "a recorded image build", _build_why_not)

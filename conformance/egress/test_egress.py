@@ -1,0 +1,99 @@
+"""What left the node and the image build, captured from outside of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.checks import broken, build_ledger, check, fail, ledger
+from harness.node import Node
+
+
+@check(
+    id="egress.no-violation",
+    severity="blocker",
+    title="Nothing tried to leave but through the proxy",
+    remedy="Find the program by the address and port in the evidence, and give it the proxy: a "
+    "daemon reads its own configuration, not a shell's environment.",
+    requires=ledger,
+    source="every packet on the node's card and on the build's, but ARP, DHCP and IPv6 ND, RS, MLD",
+)
+def test_no_violation(node: Node) -> None:
+    """On the running node, and while its image was built."""
+    found = [
+        f"{stage}: {violation}"
+        for stage, seen in _stages(node).items()
+        for violation in seen["violations"]
+    ]
+    answered = [probe for probe in node.facts.get("probes") or [] if probe["outcome"] == "answered"]
+    found += [f"node: our own probe got an answer: {probe['target']}" for probe in answered]
+    if found:
+        fail(f"{len(found)} attempts to go around the proxy", found)
+
+
+@check(
+    id="egress.metadata-not-proxied",
+    severity="blocker",
+    title="No request for the metadata server reached the proxy",
+    remedy="Add 169.254.169.254 and metadata.google.internal to no_proxy, in both cases; a program "
+    "that cannot be told gets no proxy at all.",
+    requires=ledger,
+    depends=["proxy.no-proxy"],
+    source="the proxy's own log: metadata answers hold credentials",
+)
+def test_metadata_not_proxied(node: Node) -> None:
+    """On the running node, and while its image was built."""
+    found = [
+        f"{stage}: {seen['metadata_via_proxy']} requests"
+        for stage, seen in _stages(node).items()
+        if seen["metadata_via_proxy"]
+    ]
+    if found:
+        fail("the proxy was asked for the metadata server", found)
+
+
+@check(
+    id="egress.probes-seen",
+    severity="blocker",
+    title="The captures were awake: they hold our own probes",
+    remedy="The lab is at fault, not the node: give the node a default route and a nameserver, so "
+    "that attempts leave its card, and see that the capture runs.",
+    requires=ledger,
+    source="attempts to reach 192.0.2.1, 2001:db8::1 and probe.invalid, which belong to nobody",
+)
+def test_probes_seen(node: Node) -> None:
+    """An error and not a failure: an empty capture says nothing about the node."""
+    blind = [stage for stage, seen in _stages(node).items() if not seen["probes"]]
+    if blind:
+        sent = [f"{probe['target']}: {probe['outcome']}" for probe in node.facts["probes"]]
+        broken(f"the capture of the {' and the '.join(blind)} holds none of our probes", sent)
+
+
+@check(
+    id="egress.build-ledger",
+    severity="blocker",
+    title="The build made no request before the proxy was set, and apt's were intercepted",
+    remedy="Let the proxy installer run first, before anything is fetched. If apt's requests are "
+    "missing, its sources are http: use https on the same mirror.",
+    requires=build_ledger,
+    source="the proxy's log of the image build, and the installers' journal",
+)
+def test_build_ledger(node: Node) -> None:
+    """A build from the cache shows the ledger of the build that made it."""
+    build = node.ledger["build"]
+    first, end = build["first_request"], build["proxy_step_end"]
+    if end is None:
+        fail("the installers' journal does not say that the proxy step ended")
+    if first is not None and first <= end:
+        fail(
+            f"the first request came {end - first:.3f} s before the proxy step had ended",
+            [f"first request: {first}", f"end of the proxy step: {end}"],
+        )
+    if node.expect.get("intercept") and not build["bumped_apt_gets"]:
+        fail("the proxy intercepted no request of apt's: it saw tunnels, or plain http, or nothing")
+
+
+def _stages(node: Node) -> dict[str, Mapping[str, Any]]:
+    """The ledger of the running node, and of the build where there was one."""
+    stages = {"node": node.ledger, "build": node.ledger.get("build")}
+    return {stage: seen for stage, seen in stages.items() if seen}

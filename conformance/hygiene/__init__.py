@@ -1,0 +1,1 @@
+"""What a finished image must not hold."""

@@ -1,0 +1,1 @@
+"""The node as a whole: units, kernel log, disks."""
