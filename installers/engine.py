@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
 from installers.config import Config
-from installers.errors import NodeError
+from installers.errors import NodeError, describe_defect
 from installers.exits import Exit
 from installers.host import RUN_DIR, Host
 from installers.journal import Journal, Log, read_state, write_state
@@ -358,13 +358,7 @@ class Engine:
             code = error.exit
         except Exception as error:
             # A defect of ours: still one line, and the place, but never called the node's fault.
-            trace, place = error.__traceback__, ""
-            while trace is not None:
-                place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
-                trace = trace.tb_next
-            known = Problem(
-                f"{type(error).__name__} at {place}: {error}", "report this as a defect"
-            )
+            known = Problem(describe_defect(error), "report this as a defect")
             code = Exit.UNKNOWN
         else:
             return

@@ -27,6 +27,16 @@ class NodeError(Exception):
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
+def describe_defect(error: BaseException) -> str:
+    """An unexpected error of ours in one line, with the place instead of a traceback."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
+        place = f" at {file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}{place}: {error}"
+
+
 class ConfigError(NodeError):
     """The metadata or the command line is wrong. Exit 2."""
 

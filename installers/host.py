@@ -117,6 +117,10 @@ class Host:
             return self.path(p).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise NodeError(
+                error.strerror or "cannot be read", where=p, remedy="run it as root"
+            ) from error
 
     def read(self, p: str) -> Optional[str]:
         """The same as text; bytes that are not UTF-8 survive a write back."""
@@ -186,6 +190,8 @@ class Host:
                 target.unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise NodeError(error.strerror or "cannot be removed", where=p) from error
         sync_directory(target.parent)
         return True
 

@@ -1,0 +1,199 @@
+"""``airlock-node.pyz``: plan, apply, verify, remove; and the verbs of the facts channel."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from installers import metadata, registry
+from installers.config import METADATA_SERVER, Config, from_attributes
+from installers.engine import Engine, Summary, shown_change
+from installers.errors import ConfigError, NodeError, UnreachableError, describe_defect
+from installers.exits import Exit
+from installers.host import Host
+from installers.journal import STATE_DIR, Journal
+from installers.redact import redact_text
+
+VERBS = ("plan", "apply", "verify", "remove")
+# Verbs with a command line of their own, loaded only when asked for.
+OTHERS = {
+    "facts": "installers.facts",
+    "agent": "installers.agent",
+    "audit-modules": "installers.audit",
+}
+_LOCK_PATIENCE = 60.0
+
+
+def main(args: Optional[list[str]] = None) -> int:
+    """Run one verb; the exit code of the process. Errors are one line on stderr."""
+    argv = sys.argv[1:] if args is None else args
+    try:
+        if argv and argv[0] in OTHERS:
+            verb: Callable[[list[str]], int] = importlib.import_module(OTHERS[argv[0]]).main
+            return verb(argv[1:])
+        return _verb(_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        _say("interrupted; run it again to go on")
+        return int(Exit.UNKNOWN)
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep the interpreter from complaining at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.UNKNOWN)
+    except NodeError as error:
+        _say(str(error))
+        return int(error.exit)
+    except Exception as error:
+        # A defect of ours is still one line; its text may hold a URL.
+        _say(f"{redact_text(describe_defect(error))}; report this as a defect")
+        return int(Exit.UNKNOWN)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="airlock-node.pyz",
+        description="Makes this machine, or an image, a node that works behind its proxy.",
+        epilog=f"Further verbs: {', '.join(OTHERS)}. "
+        "Exit codes: 0 right, 1 the node is not, 2 usage or metadata, 3 could not tell.",
+    )
+    parser.add_argument("verb", choices=VERBS)
+    parser.add_argument("--root", default="/", metavar="DIR", help="root of a mounted image")
+    parser.add_argument(
+        "--metadata",
+        default=METADATA_SERVER,
+        metavar="FILE.json|URL",
+        help=f"where the attributes are (default: {METADATA_SERVER})",
+    )
+    parser.add_argument("--only", metavar="NAME,...", help=f"of {', '.join(registry.ORDER)}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _verb(options: argparse.Namespace) -> int:
+    if not Path(options.root).is_dir():
+        raise ConfigError("is not a directory", where=f"--root {options.root}")
+    host = Host(options.root, offline=options.verb == "plan")
+    try:
+        names = registry.select(options.only)
+        with _lock(host) if options.verb != "plan" else contextlib.nullcontext():
+            config = _config(host, options)
+            host.hide(config.proxy.secrets)
+            engine = Engine(
+                host,
+                registry.load(names, config),
+                registry.load([n for n in registry.SESSIONS if n not in names], config),
+            )
+            summary: Summary = getattr(engine, options.verb)()
+    except NodeError as error:
+        if not options.json:
+            raise
+        problem = {"what": error.what, "where": error.where, "remedy": error.remedy}
+        print(json.dumps({"installers": [], "error": problem, "exit": int(error.exit)}))
+        return int(error.exit)
+    if options.json:
+        print(json.dumps(summary.as_json(host)))
+    else:
+        print(_text(options.verb, summary, host))
+    return int(summary.exit)
+
+
+def _config(host: Host, options: argparse.Namespace) -> Config:
+    try:
+        return from_attributes(metadata.load(options.metadata), options.metadata)
+    except NodeError as error:
+        if options.verb == "apply":
+            Journal(host).write(
+                "metadata", "read", "fail", source=options.metadata, error=str(error)
+            )
+        if options.verb == "remove" and isinstance(error, UnreachableError):
+            # Undoing our work must be possible on a node that lost its metadata server.
+            return Config(source=options.metadata)
+        raise
+
+
+@contextlib.contextmanager
+def _lock(host: Host) -> Iterator[None]:
+    """One change at a time: the unit at boot and a person must not write the same files."""
+    directory = host.path(STATE_DIR)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NodeError(
+            error.strerror or "cannot be made", where=STATE_DIR, remedy="run it as root"
+        ) from None
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UnreachableError(
+                        "another run is at work on this node", where=STATE_DIR, remedy="wait for it"
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _text(verb: str, summary: Summary, host: Host) -> str:
+    shown = summary.as_json(host)
+    lines: list[str] = []
+    for outcome, record in zip(summary.installers, shown["installers"]):  # noqa: B905 - 3.9
+        took = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
+        lines.append(f"{outcome.name}: {outcome.outcome}{took}")
+        lines += _changes([shown_change(change, host) for change in outcome.changes])
+        for refusal in record["refusals"]:
+            lines.append(f"  refused ({refusal['code']}): {refusal['reason']}")
+            lines.append(f"    way out: {refusal['remedy']}")
+        for problem in record["problems"]:
+            lines.append(f"  problem: {problem['what']}")
+            if problem["remedy"]:
+                lines.append(f"    remedy: {problem['remedy']}")
+    if summary.not_run:
+        lines.append(f"not run: {', '.join(summary.not_run)}")
+    if verb == "plan":
+        lines += _contract(shown["contract"])
+    return "\n".join(lines)
+
+
+def _changes(changes: list[dict[str, Any]]) -> list[str]:
+    """One line for all settings of a tool that change alike."""
+
+    def value(one: Any) -> str:
+        return "(absent)" if one is None else one if isinstance(one, str) else json.dumps(one)
+
+    alike: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        tool, colon, setting = change["key"].partition(":")
+        note = f" ({change['note']})" if "note" in change else ""
+        what = f"{value(change['before'])} -> {value(change['after'])}{note}"
+        alike.setdefault((tool + colon, what), []).append(setting)
+    return [f"  {tool}{', '.join(names)}: {what}" for (tool, what), names in alike.items()]
+
+
+def _contract(contract: dict[str, Any]) -> list[str]:
+    size = contract["bytes"]
+    lines = ["contract:"]
+    lines.append(f"  hosts contacted: {', '.join(contract['hosts']) or 'none'}")
+    lines.append(f"  bytes fetched: {'not known' if size is None else f'at most {size}'}")
+    for path, need in sorted(contract["disk"].items()):
+        lines.append(f"  disk: {path} {need >> 10} KiB")
+    lines.append(f"  keys: {', '.join(contract['keys']) or 'none'}")
+    lines += [f"  note: {note}" for note in contract["notes"]]
+    return lines
+
+
+def _say(message: str) -> None:
+    print(f"airlock-node: {message}", file=sys.stderr)

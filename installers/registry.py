@@ -1,0 +1,48 @@
+"""The installers and their order. Modules are loaded when they are used: boot must be quick."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Optional
+
+from installers.config import Config
+from installers.engine import Installer
+from installers.errors import ConfigError
+
+# The proxy before anything may use the network, the CA before anything speaks TLS, sealing last.
+ORDER = {
+    "proxy": "installers.proxy:Proxy",
+    "trust": "installers.trust:Trust",
+    "driver": "installers.driver:Driver",
+    "seal": "installers.seal:Seal",
+}
+# Their sessions surround every run, also when ``--only`` leaves them out.
+SESSIONS = ("proxy",)
+
+
+def select(only: Optional[str]) -> list[str]:
+    """Names from ``--only a,b`` in the right order; all of them for None. Raises ConfigError."""
+    if only is None:
+        return list(ORDER)
+    asked = [name.strip() for name in only.split(",") if name.strip()]
+    for name in asked:
+        if name not in ORDER:
+            near = difflib.get_close_matches(name, ORDER, 1)
+            raise ConfigError(
+                f"there is no installer {name!r}",
+                where="--only",
+                remedy=f"did you mean {near[0]}?" if near else f"choose from {', '.join(ORDER)}",
+            )
+    if not asked:
+        raise ConfigError("names no installer", where="--only")
+    return [name for name in ORDER if name in asked]
+
+
+def load(names: list[str], config: Config) -> list[Installer]:
+    """Instances of the named installers. Raises ConfigError where one refuses its keys."""
+    found: list[Installer] = []
+    for name in names:
+        module, _, cls = ORDER[name].partition(":")
+        found.append(getattr(importlib.import_module(module), cls)(config))
+    return found
