@@ -1,0 +1,206 @@
+"""The host's side of the agent's protocol, over any pair of file descriptors.
+
+A thread reads; callers wait on a condition, each for the answer with its own id. Answers nobody
+waits for any more (their deadline passed) are dropped, events are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from harness.deadline import Deadline
+from harness.transports.base import NodeGone, RemoteError
+
+READ_SIZE = 1 << 18
+#: An answer that is longer is not one of the agent's.
+MAX_LINE = 64 << 20
+#: While waiting, how often the caller's own conditions (process alive, Ctrl-C) are asked.
+TICK = 0.5
+#: What the agent gets to end a program by itself and to tell, before we stop listening.
+GRACE = 10.0
+#: Operations that run programs, which the agent ends at the caller's timeout.
+TIMED = ("exec", "apply")
+
+Watch = Callable[[], object]
+
+
+class Lines:
+    """One connection to an agent. ``call`` may be used by several threads."""
+
+    def __init__(self, name: str, read_fd: int, write_fd: int, close: Callable[[], object]) -> None:
+        """Takes over the descriptors; ``close`` gives them back."""
+        self.name = name
+        self._read_fd, self._write_fd, self._close = read_fd, write_fd, close
+        # A new host must not take an answer that the last one left in the channel.
+        self._ids = itertools.count(secrets.randbits(32) << 16)
+        self._changed = threading.Condition()
+        self._waiting: dict[int, str] = {}
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._events: dict[str, dict[str, Any]] = {}
+        self._boot_id: str | None = None
+        self._gone: str | None = None
+        self._sending = threading.Lock()
+        self._stop_fd, self._stop_write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+        self._thread = threading.Thread(target=self._read, name=f"agent {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def gone(self) -> str | None:
+        """Why the connection ended; None while it is open."""
+        return self._gone
+
+    def close(self) -> None:
+        """Ends the connection; whoever waits gets NodeGone."""
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            os.write(self._stop_write, b".")
+            self._thread.join()
+        with self._changed:
+            if self._stop_fd >= 0:
+                for fd in (self._stop_fd, self._stop_write):
+                    os.close(fd)
+                self._stop_fd = -1
+                self._close()
+
+    def call(self, op: str, deadline: Deadline, args: dict[str, Any]) -> Any:
+        """The result of one operation; raises RemoteError, NodeGone or a deadline's error."""
+        number = next(self._ids)
+        request = {"id": number, "op": op, **args}
+        with self._changed:
+            self._waiting[number] = op
+        try:
+            self.send(request, deadline)
+            answer = self._wait(lambda: self._answers.pop(number, None), deadline, number)
+        finally:
+            with self._changed:
+                self._waiting.pop(number, None)
+                self._answers.pop(number, None)
+        deadline.done()
+        if not answer.get("ok"):
+            raise RemoteError(f"{self.name}: {answer.get('error', 'no reason given')}")
+        return answer.get("result")
+
+    def event(self, name: str, deadline: Deadline, watch: Watch, *, after: str = "") -> Any:
+        """Waits for an event, of another boot than ``after``; ``watch`` may end it by raising."""
+
+        def found() -> dict[str, Any] | None:
+            event = self._events.get(name)
+            return None if event is None or (after and event.get("boot_id") == after) else event
+
+        return self._wait(found, deadline, None, watch)
+
+    def heard(self) -> str:
+        """The name of the last event, "" where none came."""
+        with self._changed:
+            return list(self._events)[-1] if self._events else ""
+
+    def _wait(
+        self,
+        found: Callable[[], dict[str, Any] | None],
+        deadline: Deadline,
+        number: int | None,
+        watch: Watch = lambda: None,
+    ) -> dict[str, Any]:
+        while True:
+            with self._changed:
+                value = found()
+                if value is not None:
+                    return value
+                if self._gone is not None:
+                    raise NodeGone(f"{self.name}: {deadline.what}: {self._gone}")
+                if number is not None and number not in self._waiting:
+                    raise NodeGone(f"{self.name}: {deadline.what}: the node has rebooted")
+                deadline.check()
+                self._changed.wait(min(TICK, deadline.remaining()))
+            watch()
+
+    def send(self, request: dict[str, Any], deadline: Deadline) -> None:
+        """Writes one request; a node that reads nothing until the deadline is an error."""
+        # The leading newline ends whatever a host before us left unfinished.
+        left = memoryview(b"\n" + json.dumps(request, separators=(",", ":")).encode() + b"\n")
+        with self._sending:
+            while left:
+                if self._gone is not None:
+                    raise NodeGone(f"{self.name}: {deadline.what}: {self._gone}")
+                try:
+                    left = left[os.write(self._write_fd, left) :]
+                except BlockingIOError:
+                    deadline.check(hint="the node does not read what it is sent")
+                    select.select([], [self._write_fd], [], min(TICK, deadline.remaining()))
+                except OSError as error:
+                    raise NodeGone(f"{self.name}: {deadline.what}: {error.strerror}") from error
+
+    def _read(self) -> None:
+        """The thread: cuts what comes into lines until the connection ends."""
+        buffer = bytearray()
+        poller = select.poll()
+        poller.register(self._read_fd, select.POLLIN)
+        poller.register(self._stop_fd, select.POLLIN)
+        why = "closed by us"
+        with contextlib.suppress(_Stopped):
+            try:
+                while True:
+                    if self._stop_fd in dict(poller.poll()):
+                        raise _Stopped
+                    data = os.read(self._read_fd, READ_SIZE)
+                    if not data:
+                        why = "the node closed the connection"
+                        break
+                    buffer += data
+                    if b"\n" in data:
+                        *lines, buffer = buffer.split(b"\n")
+                        for line in lines:
+                            self._take(line)
+                    elif len(buffer) > MAX_LINE:
+                        why = f"the node sent more than {MAX_LINE} bytes without a newline"
+                        break
+            except OSError as error:
+                why = f"the connection broke: {error.strerror}"
+        with self._changed:
+            self._gone = why
+            self._changed.notify_all()
+
+    def _take(self, line: bytearray) -> None:
+        """One line: an answer, an event, or noise from a line that was cut off."""
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        with self._changed:
+            if "event" in message:
+                self._event(message)
+            elif isinstance(message.get("id"), int) and message["id"] in self._waiting:
+                self._answers[message["id"]] = message
+            self._changed.notify_all()
+
+    def _event(self, message: dict[str, Any]) -> None:
+        boot_id = message.get("boot_id")
+        if self._boot_id is not None and boot_id != self._boot_id:
+            # Whoever was asked before the reboot will not answer any more.
+            self._waiting.clear()
+            self._events.clear()
+        self._boot_id = boot_id
+        self._events[str(message["event"])] = message
+
+
+class _Stopped(Exception):
+    """The reading thread was told to end."""
+
+
+def exchange(lines: Lines, op: str, timeout: float, args: dict[str, Any]) -> Any:
+    """One operation with its deadline, as every transport does it."""
+    if op in TIMED:
+        deadline = Deadline(timeout + GRACE, op)
+        return lines.call(op, deadline, {**args, "timeout": timeout})
+    return lines.call(op, Deadline(timeout, op), args)

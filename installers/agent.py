@@ -1,0 +1,313 @@
+"""The agent: answers the host's questions over one channel, from boot to shutdown.
+
+One JSON object a line, both ways. The host asks {"id", "op", ...}; the answer is {"id", "ok": true,
+"result"} or {"id", "ok": false, "error"}. Requests run side by side, each in its thread, so that a
+program that hangs does not silence the node; an answer is found by its id. Two events come
+unasked: "hello" when the agent starts and "ready" when systemd has finished booting. The agent
+is resident so that a question costs the answer and not the start of Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import installers
+from installers import controls, probe
+from installers.collect import hygiene, system, systemd
+from installers.collect.reader import Reader
+from installers.execute import Programs
+from installers.exits import Exit
+from installers.facts import SCHEMA, Collector
+from installers.port import MAX_LINE, HostGone, Port
+
+MAX_REQUESTS = 16
+MAX_PART = 4 << 20
+PART_SUFFIX = ".airlock-part"
+REQUIRED = object()
+
+Request = dict[str, Any]
+Operation = Callable[[Request], Any]
+
+
+class BadRequest(Exception):
+    """A request that makes no sense; its text is the answer's ``error``."""
+
+
+def _field(request: Request, name: str, kind: Any, default: Any = REQUIRED) -> Any:
+    """A field of a request, of the type (or types) it must have; null is the default."""
+    value = request.get(name)
+    if value is None:
+        if default is REQUIRED:
+            raise BadRequest(f"{request.get('op')}: {name!r} is missing")
+        return default
+    # true is an int to Python, and no number of seconds to us.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise BadRequest(f"{request.get('op')}: {name!r} cannot be {value!r:.80}")
+    return value
+
+
+def _bytes(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"{name!r} is not base64: {error}") from None
+
+
+def _node_argv() -> list[str]:
+    """How to start this node file again: the .pyz we run from, or the package in a source tree."""
+    archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
+    if archive:
+        return [sys.executable, str(Path(archive).resolve())]
+    tree = str(Path(__file__).resolve().parent.parent)
+    return ["/usr/bin/env", f"PYTHONPATH={tree}", sys.executable, "-m", "installers"]
+
+
+class Agent:
+    """Serves one port until it ends (pipes) or for ever (virtio-serial)."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._facts = Collector()
+        self._programs = Programs()
+        self._slots = threading.BoundedSemaphore(MAX_REQUESTS)
+        self._event: dict[str, Any] = {}
+        self._operations: dict[str, Operation] = {
+            "ping": lambda _request: {"clock": time.time()},
+            "hello": self._hello,
+            "identity": self._identity,
+            "facts": self._collect,
+            "exec": self._exec,
+            "put": self._put,
+            "get": self._get,
+            "probe": self._probe,
+            "controls": self._controls,
+            "hygiene": self._hygiene,
+            "apply": self._apply,
+        }
+
+    def serve(self) -> None:
+        """Announces itself, then answers until the channel ends; ends what it started."""
+        self.announce("hello")
+        threading.Thread(target=self._wait_until_ready, daemon=True).start()
+        try:
+            for line in self._port.lines():
+                self._receive(line)
+        finally:
+            self._programs.stop()
+
+    def announce(self, event: str, **more: Any) -> None:
+        """Sends an event, which asking "hello" repeats; a host that is away misses nothing."""
+        identity = system.identity(Reader())
+        self._event = {
+            "event": event,
+            "boot_id": identity["boot_id"],
+            "python": platform.python_version(),
+            "version": SCHEMA,
+            **more,
+        }
+        self._send(self._event)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # An answer to a host that left has no reader; the next host asks again.
+        with contextlib.suppress(HostGone):
+            self._port.send(message)
+
+    def _wait_until_ready(self) -> None:
+        """Tells when systemd has finished booting, then hashes modules while nobody waits."""
+        with contextlib.suppress(OSError):  # systemctl is not there: there is nothing to wait for
+            subprocess.run(
+                ["systemctl", "is-system-running", "--wait"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+        manager = systemd.collect(Reader())
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        state = manager["state"] or "unknown"
+        self.announce("ready", state=state, failed=manager["failed"], uptime=round(uptime, 2))
+        with contextlib.suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        self._facts.collect()
+
+    def _receive(self, line: Optional[bytes]) -> None:
+        """Starts what a line asks for; a line that is no request is answered with an error."""
+        if line is None:
+            self._refuse(None, f"a line of more than {MAX_LINE} bytes")
+            return
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            self._refuse(None, f"not a JSON line: {error}")
+            return
+        if not isinstance(request, dict):
+            self._refuse(None, "a request is a JSON object")
+            return
+        if not self._slots.acquire(blocking=False):
+            self._refuse(request.get("id"), f"busy: {MAX_REQUESTS} requests are running")
+            return
+        threading.Thread(target=self._answer, args=(request,), daemon=True).start()
+
+    def _refuse(self, number: Any, error: str) -> None:
+        self._send({"id": number, "ok": False, "error": error})
+
+    def _answer(self, request: Request) -> None:
+        """Runs one operation; whatever breaks in it becomes the answer."""
+        number, name = request.get("id"), request.get("op")
+        try:
+            operation = self._operations.get(name) if isinstance(name, str) else None
+            if operation is None:
+                known = ", ".join(sorted(self._operations))
+                raise BadRequest(f"no operation {name!r:.80}; there are {known}")
+            result = operation(request)
+            self._send({"id": number, "ok": True, "result": result})
+        except (BadRequest, controls.ControlError) as error:
+            self._refuse(number, str(error))
+        except Exception as error:  # the agent must outlive every request
+            self._refuse(number, f"{name}: {type(error).__name__}: {error}")
+        finally:
+            self._slots.release()
+
+    def _hello(self, _request: Request) -> dict[str, Any]:
+        """Repeats the last event, for a host that came late."""
+        self._send(self._event)
+        return self._event
+
+    def _identity(self, request: Request) -> dict[str, Any]:
+        nonce = request.get("nonce")
+        return {**system.identity(Reader()), "nonce": nonce, "clock": time.time()}
+
+    def _collect(self, request: Request) -> dict[str, Any]:
+        return self._facts.collect(_field(request, "nonce", str, None))
+
+    def _exec(self, request: Request) -> dict[str, Any]:
+        """Runs ``argv``, or ``sh`` under /bin/sh."""
+        if "sh" in request:
+            argv = ["/bin/sh", "-c", _field(request, "sh", str)]
+        else:
+            argv = _field(request, "argv", list)
+        if not argv or not all(isinstance(word, str) for word in argv):
+            raise BadRequest("exec: 'argv' must be a list of at least one string")
+        env = _field(request, "env", dict, {})
+        stdin = _bytes(_field(request, "stdin_b64", str, ""), "stdin_b64")
+        timeout = _field(request, "timeout", (int, float), 60)
+        try:
+            done = self._programs.run(argv, stdin, timeout, env)
+        except OSError as error:
+            # What a shell says of a program it cannot start, so that callers see one world.
+            code = 127 if isinstance(error, FileNotFoundError) else 126
+            text = f"{argv[0]}: {error.strerror}".encode()
+            done = {"code": code, "out": b"", "err": text, "timed_out": False, "truncated": False}
+        for stream in ("out", "err"):
+            done[f"{stream}_b64"] = base64.b64encode(done.pop(stream)).decode()
+        return done
+
+    def _put(self, request: Request) -> dict[str, Any]:
+        """Writes one part of a file; the last part makes it appear, whole, under its name."""
+        path = _field(request, "path", str)
+        data = _bytes(_field(request, "data_b64", str), "data_b64")
+        part = path + PART_SUFFIX
+        first = not _field(request, "append", bool, False)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if first else os.O_APPEND)
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not _field(request, "last", bool, True):
+            return {"size": Path(part).stat().st_size}
+        whole = Path(part)
+        whole.chmod(_field(request, "mode", int, 0o644))
+        digest = hashlib.sha256(whole.read_bytes()).hexdigest()
+        whole.replace(path)
+        return {"size": Path(path).stat().st_size, "sha256": digest}
+
+    def _get(self, request: Request) -> dict[str, Any]:
+        """Reads up to MAX_PART bytes of a file from ``offset``; ``eof`` says that it was all."""
+        path = _field(request, "path", str)
+        offset = _field(request, "offset", int, 0)
+        with Path(path).open("rb") as file:
+            file.seek(offset)
+            data = file.read(MAX_PART)
+            eof = not file.read(1)
+        return {"data_b64": base64.b64encode(data).decode(), "eof": eof}
+
+    def _probe(self, _request: Request) -> list[dict[str, Any]]:
+        self._facts.probes = probe.run()
+        return self._facts.probes
+
+    def _controls(self, request: Request) -> list[dict[str, Any]]:
+        stranger = _field(request, "stranger_b64", str, None)
+        module = _field(request, "module", str, "nvidia")
+        data = None if stranger is None else _bytes(stranger, "stranger_b64")
+        self._facts.controls = controls.run_controls(module, data)
+        return self._facts.controls
+
+    def _hygiene(self, request: Request) -> dict[str, Any]:
+        secrets = [_bytes(text, "secrets_b64") for text in _field(request, "secrets_b64", list, [])]
+        self._facts.searched = hygiene.search(secrets, _field(request, "paths", list, None))
+        return self._facts.searched
+
+    def _apply(self, request: Request) -> dict[str, Any]:
+        """Runs the installers in a process of their own; ``metadata`` is an object or a URL."""
+        metadata = _field(request, "metadata", (str, dict), None)
+        argv = [*_node_argv(), "apply", "--json"]
+        only = _field(request, "only", list, [])
+        if only:
+            argv += ["--only", ",".join(map(str, only))]
+        timeout = _field(request, "timeout", (int, float), 3600)
+        # Metadata may hold a password: memory only, and gone when the installers are.
+        with tempfile.TemporaryDirectory(dir="/run", prefix="airlock-apply-") as folder:
+            if isinstance(metadata, str):
+                argv += ["--metadata", metadata]
+            elif metadata is not None:
+                path = Path(folder, "metadata.json")
+                path.write_text(json.dumps(metadata), encoding="utf-8")
+                argv += ["--metadata", str(path)]
+            done = self._programs.run(argv, b"", timeout)
+        try:
+            summary = json.loads(done["out"])
+        except ValueError:
+            last = done["err"].decode("utf-8", "replace").strip()[-2000:]
+            raise BadRequest(f"apply printed no JSON and exited {done['code']}: {last}") from None
+        return {"code": done["code"], "summary": summary}
+
+
+def _stdio() -> Port:
+    """Standard input and output as a channel; whatever prints then goes to standard error."""
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return Port(read_fd, write_fd, returns=False)
+
+
+def main(argv: list[str]) -> int:
+    """The verb ``agent --port DEVICE | --stdio``; returns an exit code of installers.exits."""
+    parser = argparse.ArgumentParser(prog="airlock-node.pyz agent", description=__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", metavar="DEVICE", help="a virtio-serial port or a terminal")
+    where.add_argument("--stdio", action="store_true", help="standard input and output")
+    options = parser.parse_args(argv)
+    try:
+        port = _stdio() if options.stdio else Port.open(options.port)
+        Agent(port).serve()
+    except OSError as error:
+        print(f"agent: {error}", file=sys.stderr)
+        return Exit.UNKNOWN
+    return Exit.PASS

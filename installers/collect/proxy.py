@@ -1,0 +1,128 @@
+"""Proxy settings in every place programs take them from. Credentials never leave the node.
+
+A value is read by its own program's rules where they are simple; a check that must know what the
+program itself makes of it runs the program.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Optional
+
+from installers.collect.reader import Reader, assignments
+
+VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
+APT_FOLDER = "/etc/apt/apt.conf.d"
+# Asks the metadata server at each boot; its command line says which one.
+UNIT = "/etc/systemd/system/airlock-proxy.service"
+SYSTEMD_FOLDER = "/etc/systemd/system.conf.d"
+# Everything of a word up to its last @: files of others may hold a raw password with / or @.
+USERINFO = re.compile(r"(\w+://)[^\s\"'<>]*@")
+CREDENTIAL = re.compile(r"\w+://[^\s/@:\"'<>]*:[^\s\"'<>]*@")
+APT_BLOCK = re.compile(r"([\w:.-]+)\s*\{|\}|([\w:.-]+)\s+\"([^\"]*)\"\s*;|//.*|#.*")
+
+
+def redact(text: str) -> str:
+    """The text with the user and password of every URL replaced by ``***``."""
+    return USERINFO.sub(r"\1***@", text)
+
+
+def _proxies(values: dict[str, str]) -> dict[str, str]:
+    """The proxy variables among ``values``, either case, redacted."""
+    return {key: redact(value) for key, value in values.items() if key.lower() in VARIABLES}
+
+
+def apt(text: str) -> dict[str, str]:
+    """Proxy keys of apt configuration, plain ("A::B "x";") or in blocks, redacted."""
+    found: dict[str, str] = {}
+    scope: list[str] = []
+    for match in APT_BLOCK.finditer(text):
+        opened, key, value = match.groups()
+        if opened:
+            scope.append(opened)
+        elif key:
+            name = "::".join([*scope, key])
+            if name.startswith("Acquire::") and "proxy" in name.lower():
+                found[name] = redact(value)
+        elif match.group() == "}":
+            del scope[-1:]
+    return found
+
+
+def default_environment(text: str) -> dict[str, str]:
+    """DefaultEnvironment= of systemd's manager configuration: space-separated, quoted words."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "DefaultEnvironment":
+            for word in re.findall(r'"([^"]*)"|(\S+)', value):
+                name, _, rest = (word[0] or word[1]).partition("=")
+                # systemd doubles % because it expands specifiers.
+                found[name] = rest.replace("%%", "%")
+    return found
+
+
+class _Files:
+    """Reads files once and remembers which of them hold a credential."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.credentials: set[str] = set()
+
+    def text(self, path: str) -> Optional[str]:
+        text = self.reader.text(path)
+        if text is not None and CREDENTIAL.search(text):
+            self.credentials.add(path)
+        return text
+
+    def folder(self, folder: str, suffix: str) -> str:
+        """The text of every file with that suffix, in the order programs read them."""
+        names = [name for name in self.reader.names(folder) if name.endswith(suffix)]
+        return "\n".join(self.text(f"{folder}/{name}") or "" for name in names)
+
+
+def _lines(text: Optional[str], pattern: str) -> list[str]:
+    """Redacted lines that match, comments left out; [] where the file is not there."""
+    found = []
+    for line in (text or "").splitlines():
+        stripped = line.strip()
+        if not stripped.startswith(("#", ";")) and re.search(pattern, stripped, re.I):
+            found.append(redact(stripped))
+    return found
+
+
+def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[str, Any]:
+    """The proxy's traces on the node.
+
+    ``environment`` is /etc/environment, ``profile`` /etc/profile.d, ``systemd_manager`` what
+    is configured and ``systemd_env_effective`` what the manager gives its services now
+    (``effective``). ``credential_files`` names every file read here that holds a credential.
+    """
+    files = _Files(reader)
+    profile: dict[str, str] = {}
+    for name in reader.names("/etc/profile.d"):
+        text = files.text(f"/etc/profile.d/{name}") if name.endswith(".sh") else None
+        if text and "proxy" in text.lower():
+            profile.update(_proxies(assignments(text)))
+    manager = files.text("/etc/systemd/system.conf") or ""
+    manager += "\n" + files.folder(SYSTEMD_FOLDER, ".conf")
+    apt_text = (files.text("/etc/apt/apt.conf") or "") + "\n" + files.folder(APT_FOLDER, "")
+    facts: dict[str, Any] = {
+        "environment": _proxies(assignments(files.text("/etc/environment") or "")),
+        "profile": profile,
+        "systemd_manager": _proxies(default_environment(manager)),
+        "systemd_env_effective": None if effective is None else _proxies(effective),
+        "apt": apt(apt_text),
+        "dnf": _lines(files.text("/etc/dnf/dnf.conf"), r"^proxy"),
+        "curl": _lines(files.text("/root/.curlrc") or files.text("/etc/curlrc"), r"proxy"),
+        "wget": _lines(files.text("/etc/wgetrc"), r"proxy"),
+        "git": _lines(files.text("/etc/gitconfig"), r"proxy|\[http"),
+        "pip": _lines(files.text("/etc/pip.conf"), r"proxy|cert"),
+    }
+    unit = reader.text(UNIT) or ""
+    source = re.search(r"^ExecStart=.* --metadata (\S+)", unit, re.M)
+    facts["settings_url"] = redact(source.group(1)) if source else None
+    for folder in ("/run/airlock", "/etc/airlock", "/var/lib/airlock"):
+        for name in reader.names(folder):
+            files.text(f"{folder}/{name}")
+    return {**facts, "credential_files": sorted(files.credentials)}

@@ -1,0 +1,90 @@
+"""Runs programs for the host: clean environment, bounded output, nothing left at a timeout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Optional
+
+# What a command sees is the same over every transport; a login shell asks for more itself.
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": str(Path.home()),
+}
+# Bytes of each stream that go back; more would not fit one message with room to spare.
+MAX_OUTPUT = 8 << 20
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends the program and everything it started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+class Programs:
+    """Starts programs, and knows those that run, so that none outlives the agent."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def run(
+        self,
+        argv: list[str],
+        stdin: bytes = b"",
+        timeout: Optional[float] = None,
+        env: Optional[dict[str, str]] = None,
+    ) -> dict[str, Any]:
+        """{"code", "out", "err" (bytes), "timed_out", "truncated"}; ``timeout`` in seconds.
+
+        ``code`` is negative for a signal and None where the program was ended at its timeout; then
+        ``out`` and ``err`` hold what it had written. Raises OSError where it cannot be started.
+        """
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**ENVIRONMENT, **(env or {})},
+            cwd="/",
+            start_new_session=True,
+        )
+        self._running.add(process)
+        timed_out = False
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as expired:
+            # A daemon may keep the pipes of a program that has ended well.
+            timed_out = process.poll() is None
+            out, err = self._rest(process, expired)
+        finally:
+            self._running.discard(process)
+        return {
+            "code": None if timed_out else process.returncode,
+            "out": out[:MAX_OUTPUT],
+            "err": err[:MAX_OUTPUT],
+            "timed_out": timed_out,
+            "truncated": max(len(out), len(err)) > MAX_OUTPUT,
+        }
+
+    def _rest(
+        self, process: subprocess.Popen[bytes], expired: subprocess.TimeoutExpired
+    ) -> tuple[bytes, bytes]:
+        """Ends a program and returns what it had written."""
+        _kill(process)
+        try:
+            return process.communicate(timeout=1)
+        except subprocess.TimeoutExpired as again:
+            # Something left the session and still holds the pipes; it is not ours to wait for.
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+            return again.stdout or expired.stdout or b"", again.stderr or expired.stderr or b""
+
+    def stop(self) -> None:
+        """Ends every program that still runs."""
+        for process in list(self._running):
+            _kill(process)

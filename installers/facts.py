@@ -1,0 +1,160 @@
+"""Everything one exchange tells about a node, as one JSON object. Never raises.
+
+A value that cannot be read is null (or empty, where it is a list) and named in ``unreadable`` with
+the reason. Every value is read anew at each call: between two calls the node may have been changed,
+or be another one, forked from the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+from installers.asn1 import Certificate
+from installers.collect import (
+    efi,
+    hygiene,
+    kmsg,
+    modules,
+    network,
+    packages,
+    proxy,
+    records,
+    secure_boot,
+    system,
+    systemd,
+    trust,
+)
+from installers.collect.reader import Reader
+from installers.exits import Exit
+
+SCHEMA = 1
+
+
+class Collector:
+    """Collects facts again and again; a resident agent keeps one, for the cost of hashing.
+
+    ``controls``, ``probes`` and ``searched`` are what the operations found last, as the facts
+    repeat it; they are empty until then.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self.controls: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
+        self.searched: dict[str, Any] = {}
+        self._digests = modules.DigestCache()
+
+    def collect(self, nonce: Optional[str] = None) -> dict[str, Any]:
+        """The facts of this moment; ``nonce`` comes back, so that no answer is taken for another.
+
+        ``clock`` is the node's Unix time, ``seconds`` how long this took, ``timings`` how long
+        each area took, in milliseconds.
+        """
+        facts = _Look(self.root, self._digests).facts(nonce)
+        facts["controls"] = self.controls
+        facts["probes"] = self.probes
+        if self.searched and facts["hygiene"]:
+            keys = {*facts["hygiene"]["private_keys"], *self.searched["private_keys"]}
+            facts["hygiene"] = {
+                **facts["hygiene"],
+                **self.searched,
+                "private_keys": sorted(keys),
+            }
+        return facts
+
+
+class _Look:
+    """One look at the node."""
+
+    def __init__(self, root: str, digests: modules.DigestCache) -> None:
+        self.reader = Reader(root)
+        self.digests = digests
+        self.timings: dict[str, float] = {}
+
+    def area(self, name: str, collect: Callable[..., Any], *arguments: Any) -> Any:
+        """What a collector returns; None and a note where it breaks, for the rest must not."""
+        started = time.perf_counter()
+        try:
+            return collect(self.reader, *arguments)
+        except Exception as error:  # facts are collected on machines in any state
+            self.reader.miss(name, error)
+            return None
+        finally:
+            self.timings[name] = round((time.perf_counter() - started) * 1000, 2)
+
+    def _certificates(self, reader: Reader) -> list[Certificate]:
+        """Certificates that a module's signer may be: ours, and those of the firmware's db."""
+        found = secure_boot.certificates(efi.variable(reader, "db", efi.IMAGE_SECURITY))
+        installed = modules.installed_certificate(reader)
+        return [installed, *found] if installed else found
+
+    def facts(self, nonce: Optional[str]) -> dict[str, Any]:
+        """The whole object."""
+        started = time.perf_counter()
+        manager = self.area("systemd", systemd.collect) or {}
+        certificates = self.area("certificates", self._certificates) or []
+        state = self.area("state", records.state) or {}
+        facts: dict[str, Any] = {
+            "schema": SCHEMA,
+            "nonce": nonce,
+            "identity": self.area("identity", system.identity),
+            "os": self.area("os", system.operating_system),
+            "kernel": self.area("kernel", system.kernel),
+            "python": self.area("python", system.python),
+            "secure_boot": self.area("secure_boot", secure_boot.collect),
+            "network": self.area("network", network.collect),
+            "proxy": self._proxy(manager),
+            "trust": self.area("trust", trust.collect),
+            "modules": self.area("modules", modules.collect, certificates, self.digests),
+            "loaded_modules": self.area("loaded_modules", modules.loaded),
+            "signing": self.area("signing", _signing),
+            "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},
+            "disk": self.area("disk", system.disk),
+            "memory": self.area("memory", system.memory),
+            "journal": self.area("journal", records.journal),
+            "installers": records.outcomes(state),
+            "hygiene": self.area("hygiene", hygiene.collect),
+            "packages": self.area("packages", packages.collect),
+            "kernel_log_flags": self.area("kernel_log_flags", kmsg.collect),
+        }
+        facts["timings"] = self.timings
+        facts["unreadable"] = self.reader.unreadable
+        facts["clock"] = time.time()
+        facts["seconds"] = round(time.perf_counter() - started, 4)
+        return facts
+
+    def _proxy(self, manager: dict[str, Any]) -> Any:
+        """Proxy settings, with what systemd says of the unit that applies them at boot."""
+        found = self.area("proxy", proxy.collect, manager.get("environment"))
+        if isinstance(found, dict):
+            found["unit"] = manager.get("units") or {}
+        return found
+
+
+def _signing(reader: Reader) -> Optional[dict[str, str]]:
+    """The certificate our driver installer left on the node, None where it left none."""
+    found = modules.installed_certificate(reader)
+    if found is None:
+        return None
+    return {"path": modules.CERTIFICATE, "certificate_sha256": found.sha256}
+
+
+def main(argv: list[str]) -> int:
+    """The verb ``facts [--root DIR] [--nonce TEXT] [--json]``; returns an exit code."""
+    parser = argparse.ArgumentParser(prog="airlock-node.pyz facts", description=__doc__)
+    parser.add_argument("--root", default="/", metavar="DIR", help="root of a mounted image")
+    parser.add_argument("--nonce", metavar="TEXT", help="is echoed in the facts")
+    parser.add_argument("--json", action="store_true", help="on one line, for programs")
+    options = parser.parse_args(argv)
+    if not Path(options.root).is_dir():
+        print(f"facts: {options.root} is not a directory", file=sys.stderr)
+        return Exit.USAGE
+    facts = Collector(options.root).collect(options.nonce)
+    print(json.dumps(facts, indent=None if options.json else 1))
+    return Exit.PASS
