@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.causes import fold
-from reports.model import Cell, Report, RunVerdict
+from reports.model import Cell, Egress, Report, RunVerdict
 from reports.summary import Standing, count_checks, run_verdict, standing
 from reports.text import count
 
@@ -122,36 +122,40 @@ def _verdict_findings(cell: Cell) -> Iterator[Finding]:
 
 
 def _ledger_findings(cell: Cell) -> Iterator[Finding]:
-    ledger = cell.ledger
-    if ledger is None:
+    if cell.ledger is None:
         if not cell.simulated:
             yield Finding("note", "has no ledger: its egress was not watched", cell=cell.id)
         return
-    stages = [("", ledger.violations)]
-    if ledger.build:
-        stages.append((" during the build", ledger.build.violations))
-    for when, violations in stages:
-        if violations:
-            yield Finding(
-                "fail",
-                f"passed, but {count(len(violations), 'packet')} left another way than the proxy"
-                f"{when}: {violations[0]}",
-                cell=cell.id,
-            )
-    if ledger.metadata_via_proxy:
+    yield from _egress_findings(cell, "", cell.ledger)
+    if cell.ledger.build:
+        yield from _egress_findings(cell, " during the build", cell.ledger.build)
+
+
+def _egress_findings(cell: Cell, when: str, seen: Egress) -> Iterator[Finding]:
+    if seen.violations:
         yield Finding(
             "fail",
-            f"passed, but sent {ledger.metadata_via_proxy} metadata requests to the proxy",
+            f"passed, but not everything left through the proxy{when}: {seen.violations[0].text}",
+            cell=cell.id,
+        )
+    if seen.metadata_via_proxy:
+        yield Finding(
+            "fail",
+            f"passed, but sent {count(seen.metadata_via_proxy, 'metadata request')} to the "
+            f"proxy{when}",
             "put 169.254.169.254 and metadata.google.internal into no-proxy",
             cell.id,
         )
-    if not ledger.probes:
+    if seen.missing_probes or not seen.probes:
+        missing = ", ".join(seen.missing_probes) or "all"
         yield Finding(
             "error",
-            "passed, but its capture holds none of the probes that were sent out, "
+            f"passed, but its capture{when} lacks probes that were sent out ({missing}), "
             "so it would not have seen a violation either",
             cell=cell.id,
         )
+    if seen.truncated:
+        yield Finding("error", f"passed, but its capture{when} was cut off", cell=cell.id)
 
 
 def _reason(cell: Cell) -> str:

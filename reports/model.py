@@ -115,38 +115,59 @@ class InstallerResult(Record, frozen=True):
     provenance: dict[str, Any] = {}
 
 
-class BuildLedger(Record, frozen=True):
+class Violation(Record, frozen=True, gc=False):
+    """Packets of one kind that left another way than the proxy; ``text`` says it for people.
+
+    ``name`` is what a DNS question asked for, ``time`` the first packet's (unix seconds).
+    """
+
+    text: Name
+    proto: str = ""
+    dst: str = ""
+    port: int | None = None
+    name: str | None = None
+    time: float | None = None
+    count: Count = 1
+
+
+class Egress(Record, frozen=True):
+    """What the proxy and the capture saw of one stage.
+
+    ``probes`` are packets of our own attempts to get out, which a capture must show;
+    ``missing_probes`` names those that it does not: then it proves nothing. ``truncated``: the
+    capture ends in the middle of a packet. ``first_request`` is unix seconds.
+    ``clients_without_ca`` are hosts where a client refused the proxy's certificate.
+    """
+
+    requests: Count = 0
+    google_direct: Count = 0
+    violations: list[Violation] = []
+    metadata_via_proxy: Count = 0
+    probes: Count = 0
+    missing_probes: list[str] = []
+    truncated: bool = False
+    first_request: float | None = None
+    bumped_apt_gets: Count = 0
+    clients_without_ca: list[str] = []
+    denied: Count = 0
+    bytes: Count = 0
+
+
+class BuildLedger(Egress, frozen=True):
     """The egress of the build stage.
 
-    ``first_request`` and ``proxy_step_end`` are unix times: the first must be the later one.
+    ``proxy_step_end`` is unix seconds: ``first_request`` must be the later one.
     ``inherited`` is the date of the build when its result came from the cache: these numbers are
     then that build's, and nothing was fetched in this run.
     """
 
-    requests: Count = 0
-    google_direct: Count = 0
-    violations: list[str] = []
-    metadata_via_proxy: Count = 0
-    probes: Count = 0
-    bumped_apt_gets: Count = 0
-    first_request: float | None = None
     proxy_step_end: float | None = None
     inherited: Moment | None = None
 
 
-class Ledger(Record, frozen=True):
-    """Every request the proxy saw from the running node, and every packet that went elsewhere.
+class Ledger(Egress, frozen=True):
+    """The egress of the running node. ``hosts`` counts its requests by host."""
 
-    ``violations`` are in words, one packet or flow each. ``probes`` are our own attempts to get
-    out, which a capture must show: zero means the capture saw nothing and proves nothing.
-    ``hosts`` counts requests by host.
-    """
-
-    requests: Count = 0
-    google_direct: Count = 0
-    violations: list[str] = []
-    metadata_via_proxy: Count = 0
-    probes: Count = 0
     hosts: dict[str, Count] = {}
     build: BuildLedger | None = None
 

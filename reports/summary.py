@@ -17,6 +17,7 @@ from reports.model import (
     CellVerdict,
     CheckCounts,
     CheckResult,
+    Phase,
     Report,
     Run,
     RunVerdict,
@@ -105,11 +106,25 @@ def summarise(cells: Sequence[Cell]) -> Summary:
 
 
 def violations(cell: Cell) -> int:
-    """Count a cell's egress violations, the build stage's included."""
-    if cell.ledger is None:
-        return 0
-    build = cell.ledger.build
-    return len(cell.ledger.violations) + (len(build.violations) if build else 0)
+    """Count the packets of a cell that left another way, the build stage's included."""
+    stages = [cell.ledger, cell.ledger.build] if cell.ledger else []
+    return sum(violation.count for stage in stages if stage for violation in stage.violations)
+
+
+def elapsed(cell: Cell) -> float:
+    """Return the seconds from a cell's start to the end of its last phase."""
+    return max((begin + phase.seconds for phase, begin in placed(cell.phases)), default=0.0)
+
+
+def placed(phases: Iterable[Phase]) -> list[tuple[Phase, float]]:
+    """Return each phase with its begin, in seconds from the cell's start."""
+    found: list[tuple[Phase, float]] = []
+    now = 0.0
+    for phase in phases:
+        begin = now if phase.started is None else phase.started
+        found.append((phase, begin))
+        now = begin + phase.seconds
+    return found
 
 
 def build_report(run: Run, cells: Sequence[Cell]) -> Report:

@@ -12,7 +12,7 @@ from datetime import UTC
 from xml.sax.saxutils import escape
 
 from reports.model import Cell, CheckResult, Report, Run
-from reports.summary import standing
+from reports.summary import elapsed, standing
 from reports.text import plain, tail
 
 _CONSOLE_LIMIT = 20_000
@@ -33,7 +33,7 @@ def _suite(run: Run, cell: Cell, number: int) -> list[str]:
     if not any(kind in ("failure", "error") for kind, _ in cases):
         cases.insert(0, _own_case(cell))
     kinds = [kind for kind, _ in cases]
-    seconds = sum(phase.seconds for phase in cell.phases)
+    seconds = elapsed(cell)
     started = run.started.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return [
         f"<testsuite{_attribute('name', cell.id)}{_attribute('package', cell.image.name)}"
@@ -57,7 +57,7 @@ def _own_case(cell: Cell) -> tuple[str, str]:
     message = f"{cell.verdict}, expected {cell.expected}"
     if cell.reason:
         message += f": {cell.reason}"
-    seconds = sum(phase.seconds for phase in cell.phases)
+    seconds = elapsed(cell)
     return kind, _testcase(
         cell.id, "cell.verdict", seconds, kind, cell.verdict, message, cell.remedy
     )

@@ -10,7 +10,7 @@ import re
 from reports.causes import fold
 from reports.model import Cell, Report
 from reports.render.words import headline, mark, verdict_words
-from reports.summary import count_checks, standing, violations
+from reports.summary import count_checks, elapsed, standing, violations
 from reports.text import count, duration, plain
 
 SIZE_LIMIT = 900_000
@@ -68,7 +68,7 @@ def _row(cell: Cell) -> str:
     if counts.error:
         checks += f", {counts.error} broken"
     went_out = str(violations(cell)) if cell.ledger else "not watched"
-    seconds = duration(sum(phase.seconds for phase in cell.phases))
+    seconds = duration(elapsed(cell))
     return (
         f"| {_escape(cell.id)} | {mark(standing(cell))} {verdict_words(cell)}{simulated} | {checks}"
         f" | {counts.not_verified} | {went_out} | {seconds} |"

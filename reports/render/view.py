@@ -21,7 +21,7 @@ from reports.model import (
     Severity,
 )
 from reports.render.words import mark, verdict_words
-from reports.summary import Standing, count_checks, standing, violations
+from reports.summary import Standing, count_checks, elapsed, placed, standing, violations
 from reports.text import duration, head, slug, tail
 
 FULL_TABLE_LIMIT = 20_000
@@ -122,12 +122,12 @@ def _cell_view(cell: Cell, anchor: str, label: str) -> CellView:
         fine=counts_as == "fine",
         counts=count_checks(cell.checks),
         violations=violations(cell),
-        seconds=sum(phase.seconds for phase in cell.phases),
+        seconds=elapsed(cell),
         failures=fold(cell.checks),
         unverified=[check for check in cell.checks if check.outcome == "not-verified"],
         skipped=[check for check in cell.checks if check.outcome == "skip"],
         passed_by_area=[(area, ", ".join(names)) for area, names in passed.items()],
-        bars=_bars(cell.phases),
+        bars=_bars(cell),
         consoles=[item for item in cell.evidence if item.kind == "serial"],
         evidence=[item for item in cell.evidence if item.kind != "serial"],
         build_order=_build_order(cell.ledger.build if cell.ledger else None),
@@ -185,17 +185,11 @@ def value_text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _bars(phases: Sequence[Phase]) -> list[Bar]:
-    placed: list[tuple[Phase, float]] = []
-    now = 0.0
-    for phase in phases:
-        begin = now if phase.started is None else phase.started
-        placed.append((phase, begin))
-        now = begin + phase.seconds
-    whole = max((begin + phase.seconds for phase, begin in placed), default=0.0) or 1.0
+def _bars(cell: Cell) -> list[Bar]:
+    whole = elapsed(cell) or 1.0
     return [
         Bar(phase, round(100 * begin / whole, 2), round(100 * phase.seconds / whole, 2))
-        for phase, begin in placed
+        for phase, begin in placed(cell.phases)
     ]
 
 

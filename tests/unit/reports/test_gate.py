@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from reports.gate import Finding, Level, judge
-from reports.model import BuildLedger, Cell, Ledger, RunVerdict
+from reports.model import BuildLedger, Cell, Ledger, RunVerdict, Violation
 from reports.summary import build_report
 from tests.unit.reports.sample import (
     error_cell,
@@ -18,6 +18,8 @@ from tests.unit.reports.sample import (
     mixed_report,
     refused_cell,
 )
+
+OUT = Violation(text="tcp to 192.0.2.9 port 443, 2 packets", count=2)
 
 
 def _judged(*cells: Cell) -> tuple[RunVerdict, list[Finding]]:
@@ -63,17 +65,28 @@ def test_only_the_root_cause_is_a_finding() -> None:
         (make_cell(verdict="fail", reason="the build failed"), "fail", "failed: the build failed"),
         (make_cell(verdict="not-run"), "nothing", "did not run: no reason was given"),
         (
-            make_cell(ledger=Ledger(probes=3, violations=["TCP 10.0.2.15 > 1.1.1.1:443"])),
+            make_cell(ledger=Ledger(probes=3, violations=[OUT])),
             "fail",
-            "1 packet left another way than the proxy: TCP 10.0.2.15 > 1.1.1.1:443",
+            "not everything left through the proxy: tcp to 192.0.2.9 port 443, 2 packets",
         ),
         (
-            make_cell(ledger=Ledger(probes=3, build=BuildLedger(violations=["a", "b"]))),
+            make_cell(ledger=Ledger(probes=3, build=BuildLedger(probes=3, violations=[OUT]))),
             "fail",
-            "2 packets left another way than the proxy during the build: a",
+            "through the proxy during the build: tcp to",
         ),
         (make_cell(ledger=Ledger(probes=3, metadata_via_proxy=2)), "fail", "2 metadata requests"),
-        (make_cell(ledger=Ledger()), "error", "none of the probes"),
+        (make_cell(ledger=Ledger()), "error", "its capture lacks probes that were sent out (all)"),
+        (
+            make_cell(ledger=Ledger(probes=1, missing_probes=["2001:db8::1", "probe.invalid"])),
+            "error",
+            "lacks probes that were sent out (2001:db8::1, probe.invalid)",
+        ),
+        (
+            make_cell(ledger=Ledger(probes=3, build=BuildLedger())),
+            "error",
+            "its capture during the build lacks probes",
+        ),
+        (make_cell(ledger=Ledger(probes=3, truncated=True)), "error", "its capture was cut off"),
     ],
 )
 def test_one_cell(cell: Cell, verdict: str, words: str) -> None:

@@ -10,14 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.causes import fold
-from reports.model import CellVerdict, CheckOutcome, CheckResult, Expected
+from reports.model import (
+    BuildLedger,
+    CellVerdict,
+    CheckOutcome,
+    CheckResult,
+    Expected,
+    Ledger,
+    Phase,
+    Violation,
+)
 from reports.summary import (
     Standing,
     build_report,
     cell_verdict,
+    elapsed,
     run_verdict,
     standing,
     summarise,
+    violations,
 )
 from tests.unit.reports.sample import make_cell, make_check, make_run, mixed_report
 
@@ -110,6 +121,25 @@ def test_summary_counts() -> None:
         },
         "violations": 0,
     }
+
+
+def test_violations_are_counted_by_packet_in_both_stages() -> None:
+    ledger = Ledger(
+        violations=[Violation(text="a", count=2), Violation(text="b")],
+        build=BuildLedger(violations=[Violation(text="c", count=5)]),
+    )
+    assert violations(make_cell(ledger=ledger)) == 8
+    assert violations(make_cell(ledger=None)) == 0
+
+
+def test_time_of_a_cell_counts_nested_phases_once() -> None:
+    phases = [
+        Phase(name="build", seconds=100, outcome="ok", started=0),
+        Phase(name="install", seconds=60, outcome="ok", started=30),
+        Phase(name="boot", seconds=20, outcome="ok", started=100),
+    ]
+    assert elapsed(make_cell(phases=phases)) == 120
+    assert elapsed(make_cell(phases=[])) == 0
 
 
 def test_no_cells_is_nothing() -> None:
