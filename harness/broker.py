@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import AirlockError, InfraError
 from harness.pool import Pool, Unavailable
+from harness.transports.base import RemoteError
 
 #: Backlog: every worker connects at once, and a run may have hundreds.
 BACKLOG = 512
@@ -39,7 +40,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 try:
                     answer = {"ok": True, "result": self._answer(json.loads(line), held)}
                 except AirlockError as error:
-                    kind = error.kind if isinstance(error, Unavailable) else "error"
+                    kind = _kind(error)
                     answer = {
                         "ok": False,
                         "kind": kind,
@@ -89,6 +90,12 @@ class _Handler(socketserver.StreamRequestHandler):
             case "checked":
                 return pool.checked(ask["nodeid"], ask["record"])
         raise InfraError(f"the broker does not know {ask['do']!r}")
+
+
+def _kind(error: AirlockError) -> str:
+    if isinstance(error, Unavailable):
+        return error.kind
+    return "remote" if isinstance(error, RemoteError) else "error"
 
 
 class Broker:

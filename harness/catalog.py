@@ -22,9 +22,6 @@ CONFORMANCE = ROOMS / "conformance"
 
 T = TypeVar("T", Image, Profile)
 
-#: File key -> attribute, where the file's word is shorter.
-IMAGE_KEYS = {"why": "trusts_db_why"}
-
 
 @dataclass(frozen=True)
 class Catalog:
@@ -37,14 +34,12 @@ class Catalog:
 
 def load_catalog(matrices: Path = MATRICES) -> Catalog:
     """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""
-    from fixtures.scenarios import load_scenarios
-
     return Catalog(
         images={
-            name: _build(Image, {"name": name, "trusts_db": None, **table}, path, text, name)
-            for path, text, name, table in _tables(matrices / "images.toml", IMAGE_KEYS)
+            name: _build(Image, {"name": name, **table}, path, text, name)
+            for path, text, name, table in _tables(matrices / "images.toml")
         },
-        scenarios=load_scenarios(),
+        scenarios=_scenarios(),
         profiles={
             name: _build(
                 Profile,
@@ -53,9 +48,18 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
                 text,
                 name,
             )
-            for path, text, name, table in _tables(matrices / "profiles.toml", {})
+            for path, text, name, table in _tables(matrices / "profiles.toml")
         },
     )
+
+
+def _scenarios() -> Mapping[str, Scenario]:
+    from fixtures.scenarios import ScenarioError, load_scenarios
+
+    try:
+        return load_scenarios()
+    except ScenarioError as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
@@ -104,14 +108,12 @@ def check_keys(
             )
 
 
-def _tables(
-    path: Path, words: Mapping[str, str]
-) -> Iterable[tuple[Path, str, str, dict[str, Any]]]:
+def _tables(path: Path) -> Iterable[tuple[Path, str, str, dict[str, Any]]]:
     text, data = read_toml(path)
     for name, table in data.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}:{line_of(text, name)}: {name!r} is not a table")
-        yield path, text, name, {words.get(key, key): value for key, value in table.items()}
+        yield path, text, name, table
 
 
 def _build(kind: type[T], values: dict[str, Any], path: Path, text: str, name: str) -> T:

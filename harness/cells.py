@@ -24,18 +24,16 @@ class Expected(enum.StrEnum):
 class Image:
     """An OS image under test, as ``matrices/images.toml`` describes it.
 
-    ``kernel`` is the package the image boots; ``trusts_db`` says whether that kernel takes module
-    signatures made by a key in the firmware's ``db`` (None: nobody has measured it).
+    ``family`` and ``version`` are the release's ``ID`` and ``VERSION_ID`` (os-release(5));
+    ``kernel`` is the package the image boots.
     """
 
     name: str
     title: str
     family: str
+    version: str
     suite: str
     kernel: str
-    trusts_db: bool | None
-    trusts_db_why: str = ""
-    way_out: str = ""
     memory_mb: int = 1536
     disk_mb: int = 6144
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import NoReturn, Protocol
 
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(Exit.UNKNOWN)
     except BrokenPipeError:
         # Somebody's `head` has seen enough. Python must not try to flush again at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         return int(Exit.UNKNOWN)
     except OSError as error:
         print(f"airlock: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from harness.providers.base import (
 from harness.sabotage import Sabotage
 from harness.state import RunRecord
 from harness.sweep import remove_tree
+from harness.transports.base import RemoteError
 
 #: Seconds that facts may take; they take well under one.
 FACTS_SECONDS = 60.0
@@ -155,12 +157,21 @@ class Pool:
             return station
 
     def call(self, cell_id: str, op: str, timeout: float, args: Mapping[str, Any]) -> Any:
-        """One exchange with a node on behalf of a worker. InfraError if it is not up."""
+        """One exchange with a node on behalf of a worker. InfraError if it is not up.
+
+        A node that does not answer is broken from then on.
+        """
         station = self.stations[cell_id]
         with station.lock:
             if station.running is None:
-                raise InfraError(f"{cell_id}: the node is not up")
-            return station.running.transport.call(op, timeout=timeout, **args)
+                raise station.trouble or InfraError(f"{cell_id}: the node is not up")
+            try:
+                return station.running.transport.call(op, timeout=timeout, **args)
+            except RemoteError:
+                raise  # the node answered: it is there
+            except InfraError as error:
+                station.trouble = Unavailable("error", error.message, error.hint)
+                raise
 
     def release(self, cell_id: str) -> None:
         """The cell's last check is done: keep its evidence, end its node."""
@@ -244,6 +255,7 @@ class Pool:
         except AirlockError as error:
             trouble = Unavailable("error", error.message, error.hint)
         except Exception as error:  # whatever a provider raises is the lab's fault, not the node's
+            self._log_bug(station, error)
             trouble = Unavailable("error", f"{type(error).__name__}: {error}")
         else:
             self.say(station, "checks", "")
@@ -251,6 +263,10 @@ class Pool:
         self._end(station)
         self.say(station, trouble.kind, str(trouble))
         return trouble
+
+    def _log_bug(self, station: Station, error: Exception) -> None:
+        lines = traceback.format_exception(error)
+        (station.capsule / "harness.log").write_text("".join(lines))
 
     def _collect(self, station: Station, job: Job) -> None:
         running = station.running

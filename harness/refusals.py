@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from harness.cells import Cell
 from harness.providers.base import Refusal
+from installers.compat import image_trust
 
 
 def known_refusal(cell: Cell) -> Refusal | None:
-    """Why this cell must be refused, from what the catalog knows; None if nothing speaks against.
+    """Why this cell must be refused; None if nothing is known against it.
 
-    The one case today: a driver under Secure Boot on a kernel that does not take module
-    signatures by keys in the firmware's db.
+    The one case today: a driver under Secure Boot on a kernel that takes no module signatures by
+    keys in the firmware's db.
     """
-    image = cell.image
-    wants_driver = "driver" in cell.profile.installers
-    if cell.scenario.secure_boot and wants_driver and image.trusts_db is False:
-        return Refusal(
-            code="secure-boot.db-not-trusted",
-            reason=(
-                f"{image.name} cannot load a signed driver under Secure Boot: {image.trusts_db_why}"
-            ),
-            remedy=image.way_out,
-        )
-    return None
+    if not cell.scenario.secure_boot or "driver" not in cell.profile.installers:
+        return None
+    trust = image_trust(cell.image.family, cell.image.version)
+    if trust.trusts_db is not False:
+        return None
+    return Refusal("secure-boot.db-not-trusted", trust.reason, trust.remedy)

@@ -221,9 +221,9 @@ def pytest_command(request: Request, socket: Path, cells: int) -> list[str]:
         *(sys.executable, "-m", "pytest", str(request.conformance)),
         # No configuration but this command line: the same checks in a checkout and in a tool.
         *("-c", os.devnull, f"--rootdir={request.conformance.resolve().parent}"),
-        *("-p", "harness.plugin", "-p", "no:cacheprovider", "--strict-markers"),
+        *("-p", "xdist.plugin", "-p", "harness.plugin", "-p", "no:cacheprovider"),
         *("-n", str(workers), f"--max-worker-restart={workers * 2}"),
-        *("--tb=short", "-q", f"--airlock-run={socket}", *keyword),
+        *("--strict-markers", "--tb=short", "-q", f"--airlock-run={socket}", *keyword),
     ]
 
 
@@ -231,7 +231,10 @@ def pytest_environment() -> dict[str, str]:
     """This process's environment, so that pytest finds the rooms and nobody's habits."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     paths = [str(ROOMS), environment.get("PYTHONPATH", "")]
-    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    # Plugins that happen to be installed cost each worker seconds and could change verdicts.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return environment
 
 
 def _tail(log: Path) -> str:
@@ -255,4 +258,11 @@ def _keyword_matcher(keyword: str) -> Callable[[str], bool]:
         expression = Expression.compile(keyword)
     except SyntaxError as error:
         raise UsageError(f"-k {keyword!r}: {error.msg}") from error
-    return lambda name: expression.evaluate(lambda word, **_: word.lower() in name.lower())
+
+    def means(name: str) -> bool:
+        def has(word: str, /, **_: object) -> bool:
+            return word.lower() in name.lower()
+
+        return expression.evaluate(has)
+
+    return means

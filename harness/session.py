@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from harness.node import Node
 
 
+#: The attribute of a test report that holds our record; xdist carries plain data across.
+RECORD = "airlock_record"
+
+
 class AirlockSession:
     """pytest's hooks for a run. The same class serves the controller and the workers."""
 
@@ -116,12 +120,13 @@ class AirlockSession:
             said["message"] = str(error)
         elif call.when == "teardown":
             said["outcome"] = "error"
-        report.airlock_record = {**said, "seconds": call.duration}
+        # An attribute, not a user property: those are the item's, and would be on every phase.
+        setattr(report, RECORD, {**said, "seconds": call.duration})
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Tell the run, from the one process that sees every report."""
-        said = getattr(report, "airlock_record", None)
+        said = getattr(report, RECORD, None)
         if self.is_worker:
             return
         # xdist's own report of a worker that died has no phase of a test.

@@ -26,7 +26,7 @@ from harness.errors import InfraError, UsageError
 from harness.names import nearest
 from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
 from harness.refusals import known_refusal
-from harness.transports.base import Transport
+from harness.transports.base import AgentOperations, NodeGone, RemoteError
 
 BEHAVIOURS = {
     "ok": "comes up and answers",
@@ -111,7 +111,7 @@ class Fake:
         return found
 
 
-class FakeTransport(Transport):
+class FakeTransport(AgentOperations):
     """Answers from data."""
 
     name = "fake"
@@ -125,14 +125,14 @@ class FakeTransport(Transport):
         """``facts`` and ``ping``; a fake node has no shell."""
         del timeout
         if not self._alive:
-            raise InfraError("the fake node is gone")
+            raise NodeGone("the fake node is gone")
         if op == "ping":
             return {}
         if op == "facts":
             self._alive = self._behaviour != "dies"
             nonce = "stale" if self._behaviour == "stale" else args.get("nonce")
             return {**self._facts, "nonce": nonce, "clock": time.time()}
-        raise InfraError(f"a fake node cannot do {op!r}")
+        raise RemoteError(f"a fake node cannot do {op!r}")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1,0 +1,49 @@
+# Each target does its own set-up: on a fresh Debian or Ubuntu machine `make run` is enough.
+SHELL  := /bin/bash
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# Workers for tests that need no virtual machine.
+JOBS   ?= $(shell nproc)
+PART   := .ci/part
+
+.PHONY: help run test test-all bench lint clean doctor
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml .ci/setup
+	@.ci/setup $(VENV)
+	@touch $@
+
+doctor: $(READY) ## install what this machine lacks, and say what it can do
+	@$(BIN)/airlock doctor --fix
+
+run: $(READY) ## the default matrix; the result is out/latest/index.html
+	@$(BIN)/airlock doctor --fix --quiet
+	@$(BIN)/airlock run $(ARGS)
+
+test: $(READY) ## the required suite
+	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
+	@$(PART) unit 600 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	@$(PART) lab 1080 $(BIN)/pytest tests/lab -m "not slow" $(ARGS)
+
+test-all: $(READY) ## every test
+	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
+	@$(PART) unit 900 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PART) lab 5400 $(BIN)/pytest tests/lab $(ARGS)
+
+bench: $(READY) ## measurements; ONLY=name measures one anew
+	@$(BIN)/airlock doctor --fix --quiet
+	@$(BIN)/python -m bench $(ONLY)
+
+lint: $(READY) ## what tests/unit/test_house.py runs, by hand
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove everything but the system packages, which it lists
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m harness.clean
+	@rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""``airlock check``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("target", metavar="TARGET", help="local, or ssh://[user@]host[:port]")
+    parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
+    parser.add_argument(
+        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the machine as it is; the exit code is the gate's verdict."""
+    from harness.catalog import CONFORMANCE
+    from harness.providers.host import Host, host_cell
+    from harness.run import Request
+    from harness.run import run as run_cells
+    from harness.verdict import print_outcome
+
+    outcome = run_cells(
+        Request(
+            cells=[host_cell(args.target)],
+            matrix=args.target,
+            out=args.out,
+            keyword=args.keyword,
+            conformance=args.checks or CONFORMANCE,
+            providers={Host.name: Host(args.target)},
+        )
+    )
+    return print_outcome(outcome)

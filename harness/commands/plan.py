@@ -1,0 +1,28 @@
+"""``airlock plan``."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands import selection
+from installers.exits import Exit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    selection.arguments(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan. Exit 0 whatever it says: a plan is no verdict."""
+    from harness.plan import as_data, plan, render
+
+    planned = plan(selection.chosen(args)[1])
+    if args.json:
+        import json
+
+        print(json.dumps(as_data(planned), indent=1))
+    else:
+        print(render(planned))
+    return Exit.PASS

@@ -1,0 +1,54 @@
+"""``airlock report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from installers.exits import Exit
+
+#: Option -> the file a run has it in.
+KINDS = {"html": "index.html", "junit": "junit.xml", "md": "summary.md"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.add_argument("report", metavar="RUN", help="a run's directory, out/latest, report.json")
+    for kind, name in KINDS.items():
+        parser.add_argument(
+            f"--{kind}",
+            nargs="?",
+            const="",
+            metavar="FILE",
+            help=f"write it to FILE (default: {name} in the run's directory; - prints it)",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a report again; without a choice, all three into the run's directory."""
+    from harness.errors import UsageError
+    from reports.errors import ReportError
+    from reports.read import find_report, read_report
+    from reports.render.html import render_html
+    from reports.render.junit import render_junit
+    from reports.render.markdown import render_markdown
+    from reports.write import write_atomically
+
+    renderers = {"html": render_html, "junit": render_junit, "md": render_markdown}
+    chosen = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
+    chosen = chosen or dict.fromkeys(KINDS, "")
+    try:
+        report = read_report(args.report)
+        directory = find_report(Path(args.report)).parent
+        for kind, target in chosen.items():
+            text = renderers[kind](report)
+            if target == "-":
+                sys.stdout.write(text)
+                continue
+            path = Path(target) if target else directory / KINDS[kind]
+            write_atomically(path, text.encode("utf-8", "backslashreplace"))
+            print(path, file=sys.stderr)
+    except ReportError as error:
+        raise UsageError(error.message, hint=error.hint) from error
+    return Exit.PASS

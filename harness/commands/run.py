@@ -1,0 +1,55 @@
+"""``airlock run``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.commands import selection
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    selection.arguments(parser)
+    parser.add_argument(
+        "-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k, over cells and checks"
+    )
+    parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
+    parser.add_argument("--fresh", action="store_true", help="new keys and a new CA")
+    parser.add_argument("--sabotage", metavar="NAME", help="break every node in this way first")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
+    parser.add_argument(
+        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the cells; the exit code is the gate's verdict on the report."""
+    from harness.catalog import CONFORMANCE
+    from harness.errors import UsageError
+    from harness.providers.base import Options
+    from harness.run import Request
+    from harness.run import run as run_cells
+    from harness.sabotage import find_sabotage
+    from harness.verdict import print_outcome
+
+    path, cells = selection.chosen(args)
+    conformance = args.checks or CONFORMANCE
+    if not conformance.is_dir():
+        raise UsageError(f"--checks: there is no directory {conformance}")
+    if args.n < 0:
+        raise UsageError(f"-n {args.n}: must be 1 or more")
+    sabotage = find_sabotage(conformance, args.sabotage) if args.sabotage else None
+    outcome = run_cells(
+        Request(
+            cells=cells,
+            matrix=str(path),
+            out=args.out,
+            workers=args.n,
+            options=Options(fresh=args.fresh),
+            sabotage=sabotage,
+            keyword=args.keyword,
+            conformance=conformance,
+        )
+    )
+    return print_outcome(outcome, sabotage)

@@ -1,0 +1,37 @@
+"""The options by which ``run`` and ``plan`` choose cells."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.cells import Cell
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add them."""
+    parser.add_argument(
+        "matrix", nargs="?", metavar="MATRIX", help="a matrix file, or the name of one that ships"
+    )
+    for axis in ("image", "scenario", "profile"):
+        parser.add_argument(
+            f"--{axis}",
+            action="append",
+            default=[],
+            metavar=axis[0].upper(),
+            help=f"only this {axis}; may be given again",
+        )
+    parser.add_argument("--provider", metavar="P", help="make every node with this provider")
+
+
+def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
+    """The matrix file and the cells that the command line means."""
+    from harness.catalog import load_catalog
+    from harness.matrix import Selection, find_matrix, load_matrix, select
+
+    path = find_matrix(args.matrix)
+    catalog = load_catalog()
+    selection = Selection(
+        tuple(args.image), tuple(args.scenario), tuple(args.profile), args.provider
+    )
+    return path, select(load_matrix(path, catalog), selection, catalog)

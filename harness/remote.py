@@ -1,0 +1,45 @@
+"""A node as a test worker has it: facts from the capsule, calls relayed by the run's broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.broker import Client
+from harness.node import CellNames, Node
+from harness.pool import Unavailable
+from harness.transports.base import AgentOperations, RemoteError, TransportError
+
+
+class BrokerTransport(AgentOperations):
+    """Asks a node through the broker of the run, which alone holds the channel to it."""
+
+    def __init__(self, client: Client, cell: str) -> None:
+        self.name = cell
+        self._client = client
+
+    def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        """See Transport. The broker adds nothing but its own wait."""
+        try:
+            return self._client.ask("call", cell=self.name, op=op, timeout=timeout, args=args)
+        except Unavailable as error:
+            kind = RemoteError if error.kind == "remote" else TransportError
+            raise kind(error.message, hint=error.hint) from error
+
+    def close(self) -> None:
+        """The connection is the worker's; the node is the run's."""
+
+
+def remote_node(client: Client, cell: Mapping[str, str], lease: Mapping[str, Any]) -> Node:
+    """The node that checks see, from the answer to ``acquire``."""
+    return Node(
+        name=cell["id"],
+        cell=CellNames(cell["image"], cell["scenario"], cell["profile"], cell["provider"]),
+        facts=json.loads(Path(lease["facts"]).read_text()),
+        transport=BrokerTransport(client, cell["id"]),
+        expect=lease["expect"],
+        ledger=lease["ledger"],
+        simulated=lease["simulated"],
+    )

@@ -1,0 +1,46 @@
+"""What a run says at its end: a line per cell, what the gate found, where the report is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.sabotage import Sabotage
+from installers.exits import Exit
+from reports import model
+from reports.gate import Judgement, judge
+from reports.render.words import mark, verdict_words
+from reports.summary import count_checks
+
+if TYPE_CHECKING:
+    from harness.run import Outcome
+
+
+def print_outcome(outcome: Outcome, sabotage: Sabotage | None = None) -> Exit:
+    """Print the end of a run; returns its exit code."""
+    for cell in outcome.report.cells:
+        counts = count_checks(cell.checks)
+        ran = f", {counts.passed} of {counts.total} checks passed" if counts.total else ""
+        print(f"{mark(cell.verdict)} {cell.id}: {verdict_words(cell)}{ran}")
+    print_judgement(judge(outcome.report))
+    if sabotage:
+        for line in _sabotage_lines(sabotage, outcome.report.cells):
+            print(line)
+    print(f"\nreport: {outcome.directory / 'index.html'}")
+    return outcome.exit
+
+
+def print_judgement(judgement: Judgement) -> None:
+    """Print what the gate found, worst first."""
+    for finding in judgement.findings:
+        print(f"  {finding}")
+
+
+def _sabotage_lines(sabotage: Sabotage, cells: list[model.Cell]) -> list[str]:
+    lines = []
+    for cell in cells:
+        if cell.verdict == "refused":
+            continue
+        wrong = sabotage.judge({check.id: check.outcome for check in cell.checks})
+        verdict = f"found by {', '.join(sabotage.kills)}, as it should be" if not wrong else ""
+        lines.append(f"sabotage {sabotage.name} on {cell.id}: {verdict or '; '.join(wrong)}")
+    return lines
