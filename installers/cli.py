@@ -29,6 +29,7 @@ OTHERS = {
     "facts": "installers.facts",
     "agent": "installers.agent",
     "audit-modules": "installers.audit",
+    "probe": "installers.probe",
 }
 _LOCK_PATIENCE = 60.0
 

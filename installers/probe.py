@@ -8,6 +8,7 @@ are addresses and a name that belong to nobody (RFC 5737, RFC 3849, RFC 2606).
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import socket
@@ -17,6 +18,8 @@ from typing import Any, Optional
 
 from installers.collect.network import resolvers
 from installers.collect.reader import Reader
+from installers.errors import ConfigError
+from installers.exits import Exit
 
 TCP_TARGETS = ((socket.AF_INET, "192.0.2.1", 443), (socket.AF_INET6, "2001:db8::1", 443))
 NAME = "probe.invalid"
@@ -139,3 +142,11 @@ def run(limit: float = LIMIT, reader: Optional[Reader] = None) -> list[dict[str,
         {"target": a.target, "outcome": a.outcome, "seconds": round(seconds[a.target], 3)}
         for a in attempts
     ]
+
+
+def main(args: list[str]) -> int:
+    """``airlock-node.pyz probe``: run the probes and print what became of them, as JSON."""
+    if args:
+        raise ConfigError("probe takes no arguments", where=" ".join(args), remedy="leave them out")
+    print(json.dumps(run()))
+    return int(Exit.PASS)
