@@ -100,8 +100,8 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "node_file": node_file.sha256,
             "installers": job.cell.profile.installers,
             "metadata": attributes(job, proxy, build=True),
-            "ca": authority.proxy.sha256(),
-            "certificate": authority.module.sha256(),
+            "ca": authority.proxy.sha256,
+            "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
             "format": 1,
@@ -167,7 +167,7 @@ def _build(
         _unpack(base, tree, node_file, job.scratch)
     modules = cache_dir("modules")
     ca = job.scratch / "proxy-ca.pem"
-    ca.write_bytes(authority.proxy.pem())
+    ca.write_bytes(authority.proxy.pem)
     socket_path = job.scratch / "sign.sock"
     stranger = out / "stranger"
     stranger.mkdir()
@@ -218,7 +218,7 @@ def _build(
         "ledger": ledger,
         "installers": results.get("installers", []),
         "contract": results.get("contract", {}),
-        "signatures": list(signer.log),
+        "signatures": list(signer.signatures),
         "provenance": _provenance(results),
     }
 

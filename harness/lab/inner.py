@@ -116,15 +116,15 @@ def _mounts(spec: dict[str, Any]) -> None:
     Path(f"{tree}/dev/shm").mkdir()  # noqa: S108 - a path inside the tree
     Path(f"{tree}/run/lock").mkdir(mode=0o1777)
     for bind in spec["binds"]:
-        source, target = Path(bind["source"]), Path(tree + bind["target"])
-        target.parent.mkdir(parents=True, exist_ok=True)
+        source, place = Path(bind["source"]), Path(tree + bind["target"])
+        place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            target.mkdir(exist_ok=True)
+            place.mkdir(exist_ok=True)
         else:
-            target.touch()
-        _mount(str(source), str(target), "", _MS_BIND)
+            place.touch()
+        _mount(str(source), str(place), "", _MS_BIND)
         if bind["ro"]:
-            _mount("none", str(target), "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+            _mount("none", str(place), "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
 
 
 def _execute(

@@ -12,9 +12,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fixtures import keeper
 from harness.deadline import Deadline
@@ -117,8 +118,8 @@ def _relay() -> str:
 Command = str | tuple[str, dict[str, Any]]
 
 
-def _answer(name: str, stream: IO[bytes]) -> Any:
-    while line := stream.readline():
+def _answer(name: str, stream: Iterable[bytes]) -> Any:
+    for line in stream:
         answer = json.loads(line)
         if "error" in answer:
             raise InfraError(f"QEMU refused {name}: {answer['error']['desc']}")

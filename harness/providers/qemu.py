@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.providers.base import Job, Needs, Refusal
+from harness.refusals import known_refusal
 from harness.state import cache_dir, keys_dir, state_dir
-from installers import compat
 
 if TYPE_CHECKING:
     from fixtures.metadata import MetadataServer
@@ -64,12 +64,7 @@ class Qemu:
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """Refused by what is known of the image's kernel, before anything is fetched or built."""
-        if "driver" not in cell.profile.installers:
-            return None
-        verdict = compat.kernel_trust(
-            cell.image.family, cell.image.suite, cell.scenario.secure_boot
-        )
-        return Refusal(verdict.code, verdict.reason, verdict.remedy) if verdict else None
+        return known_refusal(cell)
 
     def needs(self, cell: Cell) -> Needs:
         return Needs(memory_mb=cell.image.memory_mb)
@@ -147,7 +142,7 @@ class QemuNode:
             phase.outcome = "cached" if found.cached else "ok"
             job.record.image_digest = f"sha256:{found.digest}"
         with job.phase("tools", "proxy and node file"):
-            node_file = pack.build(cache_dir("node-file"))
+            node_file = pack.pack(cache_dir("node-file"))
             self._install = daemons.squid(state_dir() / "daemons") if scenario.proxied else None
         self._build(found, node_file)
         self._boot()
@@ -206,7 +201,7 @@ class QemuNode:
             "image": job.record.image_digest,
             "base_built": found.built,
             "image_cached": self._built.cached,
-            "certificate_sha256": self._authority.module.sha256(),
+            "certificate_sha256": self._authority.module.sha256,
             "kernel": manifest["kernel"],
             **manifest["provenance"],
         }
@@ -224,7 +219,7 @@ class QemuNode:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units") as phase:
             certificate = job.scratch / "signing.pem"
-            certificate.write_bytes(self._authority.module.pem())
+            certificate.write_bytes(self._authority.module.pem)
             code = firmware.find()
             firmware.enroll(code, [certificate], job.scratch / "vars.fd")
             disk.make_overlay(built.root, job.scratch / "root.qcow2")
@@ -274,9 +269,9 @@ class QemuNode:
         scenario = self._job.cell.scenario
         proxied = scenario.proxied
         return {
-            "ca_sha256": self._authority.proxy.sha256() if scenario.intercept else None,
-            "cert_sha256": self._authority.module.sha256(),
-            "cert_cn": self._authority.module.common_name(),
+            "ca_sha256": self._authority.proxy.sha256 if scenario.intercept else None,
+            "cert_sha256": self._authority.module.sha256,
+            "cert_cn": self._authority.module.common_name,
             "boot_kernel": self._kernel,
             "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if proxied else None,
             "origin_url": self._origin.url,
