@@ -97,6 +97,27 @@ def test_style_fetches_nothing() -> None:
     assert not re.search(r"url\(|@import|image-set", style[1])
 
 
+def test_text_stands_out_in_light_and_dark() -> None:
+    """WCAG AA: a contrast of 4.5 between every text colour and what it stands on."""
+    style = render_html(good_report())
+    themes = re.findall(r":root {(.*?)}", style, re.DOTALL)
+    assert len(themes) == 2
+    for theme in themes:
+        colour = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", theme))
+        pairs = [(ink, ground) for ink in ("ink", "muted", "link") for ground in ("bg", "panel")]
+        pairs += [(name.removesuffix("-bg"), name) for name in colour if name.endswith("-bg")]
+        pairs += [("ink", "code"), ("muted", "code"), ("fail", "panel"), ("error", "panel")]
+        for ink, ground in pairs:
+            light, dark = sorted((_luminance(colour[ink]), _luminance(colour[ground])))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def test_links_lead_somewhere_and_ids_are_unique(page: Page) -> None:
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
