@@ -1,0 +1,332 @@
+"""What each sabotage changes in what a node tells: by name, on which good node, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.unit.conformance.good import (
+    DIRECTORY,
+    KERNEL,
+    STRANGER,
+    Sample,
+    control,
+    module,
+)
+
+CLOSED = "http://10.0.2.100:9"
+
+Break = Callable[[Sample], Any]
+BREAKS: dict[str, tuple[str, Break]] = {}
+
+
+def of(name: str, node: str = "intercepted") -> Callable[[Break], Break]:
+    """Register what the sabotage ``name`` does to the good node ``node``."""
+
+    def register(function: Break) -> Break:
+        BREAKS[name] = (node, function)
+        return function
+
+    return register
+
+
+def nvidia(sample: Sample, name: str) -> dict[str, Any]:
+    """The facts of one module."""
+    found: dict[str, Any] = next(m for m in sample.facts["modules"] if m["name"] == name)
+    return found
+
+
+@of("secure-boot-off")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["enabled"] = False
+
+
+@of("setup-mode")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["setup_mode"] = True
+
+
+@of("lockdown-none")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["lockdown"] = "none"
+
+
+@of("db-without-our-certificate")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][:2]
+
+
+@of("db-without-microsoft")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][2:]
+
+
+@of("firmware-without-secure-boot")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"] |= {"enabled": False, "lockdown": "none"}
+    s.facts["kernel"]["tainted"] |= 1 << 13
+    tainted = "nvidia: module verification failed: signature and/or required key missing"
+    for name in ("unsigned", "stranger"):
+        _control(s, name, 19, "ENODEV", tainted, "NVRM: No NVIDIA GPU found.")
+
+
+@of("certificate-not-enrolled")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["db"].pop()
+    s.facts["secure_boot"]["keyrings"][".platform"].pop()
+    line = "Loading of module with unavailable key is rejected"
+    _control(s, "ours", 129, "EKEYREJECTED", line)
+
+
+@of("stranger-enrolled")
+def _(s: Sample) -> None:
+    _control(s, "stranger", 19, "ENODEV", "NVRM: No NVIDIA GPU found.")
+
+
+def _control(s: Sample, name: str, errno: int, errno_name: str, *log: str) -> None:
+    s.facts["controls"] = [
+        control(name, errno, errno_name, *log) if c["name"] == name else c
+        for c in s.facts["controls"]
+    ]
+
+
+@of("unsigned-module")
+def _(s: Sample) -> None:
+    unsigned = {"signatures": 0, "signer": None, "cert_sha256": None, "digest_ok": None}
+    nvidia(s, "nvidia_uvm").update(unsigned, hash=None)
+
+
+@of("signed-twice")
+def _(s: Sample) -> None:
+    nvidia(s, "nvidia_modeset").update(signatures=2, digest_ok=False)
+
+
+@of("altered-module")
+def _(s: Sample) -> None:
+    nvidia(s, "nvidia").update(digest_ok=False)
+    _control(s, "ours", 129, "EKEYREJECTED")
+
+
+@of("missing-module")
+def _(s: Sample) -> None:
+    s.facts["modules"].remove(nvidia(s, "nvidia_drm"))
+
+
+@of("doubled-module")
+def _(s: Sample) -> None:
+    path = f"/lib/modules/{KERNEL}/extra/nvidia-uvm.ko"
+    s.facts["modules"].append(module("nvidia-uvm", path=path))
+
+
+@of("wrong-vermagic")
+def _(s: Sample) -> None:
+    other = nvidia(s, "nvidia_modeset")
+    other.update(vermagic=f"9{other['vermagic'][1:]}", digest_ok=False)
+
+
+@of("newer-kernel")
+def _(s: Sample) -> None:
+    s.facts["kernel"]["installed"] = [KERNEL, "99.0.0-1-amd64"]
+
+
+@of("unsigned-taint")
+def _(s: Sample) -> None:
+    s.facts["kernel"]["tainted"] |= 8192
+
+
+@of("modules-disabled")
+def _(s: Sample) -> None:
+    for name in ("unsigned", "stranger", "ours"):
+        _control(s, name, 1, "EPERM")
+
+
+@of("stale-environment")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["environment"]["HTTP_PROXY"] = CLOSED
+
+
+@of("stale-profile")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["profile"]["HTTPS_PROXY"] = CLOSED
+
+
+@of("stale-manager")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["systemd_env_effective"]["https_proxy"] = CLOSED
+
+
+@of("apt-direct")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["apt"]["Acquire::https::Proxy"] = "DIRECT"
+
+
+@of("apt-direct-host")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["apt"]["Acquire::http::Proxy::mirror.example.org"] = "DIRECT"
+
+
+@of("stale-curl")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["curl"].append(f'proxy = "{CLOSED}"')
+
+
+@of("wget-switched-off")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["wget"].append("use_proxy = off")
+
+
+@of("stale-git")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["git"] += ["[http]", f"proxy = {CLOSED}"]
+
+
+@of("stale-pip")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["pip"] = [f"proxy = {CLOSED}"]
+
+
+@of("no-proxy-network")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["environment"]["NO_PROXY"] = "localhost,10.0.0.0/8"
+
+
+@of("no-proxy-everywhere-odd")
+def _(s: Sample) -> None:
+    for place in ("environment", "profile", "systemd_env_effective"):
+        for name in ("no_proxy", "NO_PROXY"):
+            s.facts["proxy"][place][name] += ",registry.example.org:5000"
+
+
+@of("service-stopped")
+def _(s: Sample) -> None:
+    unit = s.facts["proxy"]["unit"]["airlock-proxy.service"]
+    unit.update(ActiveState="inactive", SubState="dead")
+
+
+@of("service-failed")
+def _(s: Sample) -> None:
+    unit = s.facts["proxy"]["unit"]["airlock-proxy.service"]
+    unit.update(ActiveState="failed", SubState="failed", Result="exit-code", ExecMainStatus=1)
+    s.facts["systemd"].update(state="degraded", failed=["airlock-proxy.service"])
+
+
+@of("password-copied", "authenticated")
+def _(s: Sample) -> None:
+    hit = {"path": "/etc/environment.orig", "offset": 40, "secret": 2, "form": "percent"}
+    s.facts["hygiene"]["secrets"].append(hit)
+
+
+@of("password-wrong", "authenticated")
+def _(s: Sample) -> None:
+    user, _, rest = s.home[".curlrc"].partition("@")
+    s.home[".curlrc"] = f"{user.partition('//')[0]}//airlock:expired@{rest}"
+
+
+@of("ca-removed")
+def _(s: Sample) -> None:
+    s.facts["trust"]["fingerprints"].remove(s.expect["ca_sha256"])
+    s.facts["trust"]["airlock_ca"] = None
+    s.trusts_ca = False
+
+
+@of("curl-own-store")
+def _(s: Sample) -> None:
+    s.home[".curlrc"] = 'cacert = "/etc/ssl/certs/missing.pem"\n'
+
+
+@of("curl-insecure")
+def _(s: Sample) -> None:
+    s.home[".curlrc"] = "insecure\n"
+
+
+@of("direct-connection")
+def _(s: Sample) -> None:
+    s.ledger["violations"].append(
+        {
+            "proto": "tcp",
+            "dst": "198.51.100.9",
+            "port": 80,
+            "name": None,
+            "time": 1.0,
+            "count": 2,
+            "text": "tcp to 198.51.100.9 port 80, 2 packets",
+        }
+    )
+
+
+@of("direct-name")
+def _(s: Sample) -> None:
+    text = "udp to 10.0.2.3 port 53, name www.example.org, 2 packets"
+    s.ledger["violations"].append({"proto": "udp", "dst": "10.0.2.3", "text": text})
+
+
+@of("metadata-by-proxy")
+def _(s: Sample) -> None:
+    s.ledger["metadata_via_proxy"] = 1
+
+
+@of("request-before-proxy")
+def _(s: Sample) -> None:
+    build = s.ledger["build"]
+    build["first_request"] = build["proxy_step_end"] - 2.5
+
+
+@of("capture-blind")
+def _(s: Sample) -> None:
+    s.ledger |= {"probes": 0, "missing_probes": ["192.0.2.1", "2001:db8::1", "probe.invalid"]}
+
+
+@of("private-key-left")
+def _(s: Sample) -> None:
+    s.facts["hygiene"]["private_keys"] = ["/root/.ssh/id_ed25519"]
+
+
+@of("password-logged", "authenticated")
+def _(s: Sample) -> None:
+    hit = {"path": "/var/log/setup.log", "offset": 40, "secret": 2, "form": "percent"}
+    s.facts["hygiene"]["secrets"].append(hit)
+
+
+@of("package-cache-left")
+def _(s: Sample) -> None:
+    s.facts["hygiene"]["leftovers"] = ["/var/cache/apt/archives/gcc-12_12.2.0-14_amd64.deb"]
+
+
+@of("ssh-host-keys-of-the-image")
+def _(s: Sample) -> None:
+    for key in s.facts["hygiene"]["ssh_host_keys"]:
+        key["mtime"] = 1577836800.0
+
+
+@of("machine-id-of-the-image")
+def _(s: Sample) -> None:
+    s.machine_id_age = 40_000_000.0
+
+
+@of("failed-unit")
+def _(s: Sample) -> None:
+    s.facts["systemd"].update(state="degraded", failed=["airlock-broken.service"])
+
+
+@of("kernel-oops")
+def _(s: Sample) -> None:
+    line = "BUG: unable to handle page fault for address: 0000000000000010"
+    s.facts["kernel_log_flags"].append({"name": "oops", "line": line})
+
+
+@of("disk-full")
+def _(s: Sample) -> None:
+    s.facts["disk"][0]["free"] = 64 << 20
+
+
+# More ways to be wrong than a sabotage can make on one node; check id -> break -> words.
+@of("also: signed by a stranger")
+def _(s: Sample) -> None:
+    nvidia(s, "nvidia_drm").update(cert_sha256=STRANGER)
+
+
+@of("also: another kernel's module, unsigned")
+def _(s: Sample) -> None:
+    path = f"{DIRECTORY.replace('6.1.0', '6.0.0')}/nvidia.ko"
+    vermagic = f"{KERNEL.replace('6.1.0', '6.0.0')} SMP "
+    s.facts["modules"].append(module("nvidia", path=path, signatures=0, vermagic=vermagic))

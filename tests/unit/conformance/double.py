@@ -1,0 +1,159 @@
+"""A pytest plugin that gives the checks hand-made nodes, in place of a run's.
+
+``-p tests.unit.conformance.double`` with AIRLOCK_DOUBLE_OUT=FILE: every check runs on every sample,
+and FILE gets ``{"sample|check id": record}``. Commands of checks run on this machine, by real
+shells and the real curl, with another home directory and a small real proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import check_of, record
+from harness.node import CellNames, Node, Ran
+from harness.plugin import SESSION
+from harness.transports.base import AgentOperations, TransportError
+from tests.unit.conformance import good
+from tests.unit.conformance.breaks import BREAKS
+from tests.unit.conformance.proxy import Issued, Proxy, issue
+
+LOGIN = "airlock:p@:/%#secret"
+ENCODED = "airlock:p%40%3A%2F%25%23secret"
+
+
+class ThisMachine(AgentOperations):
+    """Runs a sample's commands here, with its home for /root and the real proxy for the node's.
+
+    ``said`` is shared by all samples: those that differ in facts only get the same answers.
+    """
+
+    def __init__(
+        self, sample: good.Sample, directory: Path, bundle: Path, said: dict[object, Ran]
+    ) -> None:
+        self.name = sample.name
+        self._sample = sample
+        self._said = said
+        self._home = Path(tempfile.mkdtemp(dir=directory))
+        (self._home / "machine-id").write_text("0" * 32)
+        made = time.time() - sample.machine_id_age
+        os.utime(self._home / "machine-id", (made, made))
+        # On a node curl finds the CA in the OS store; here its configuration points at one.
+        own = {".curlrc": f'cacert = "{bundle}"\n' if sample.trusts_ca else ""}
+        for name, text in own.items():
+            (self._home / name).write_text(text + sample.home.get(name, ""))
+
+    def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        """Checks may run commands, and nothing else."""
+        raise TransportError(f"{self.name}: a check asked for {op!r} ({args}, {timeout} s)")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def run(self, command: str | Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Ran:
+        """See Transport."""
+        assert isinstance(command, str)
+        sample = self._sample
+        home = tuple(sorted(sample.home.items()))
+        same = (command, home, sample.trusts_ca, sample.machine_id_age)
+        if same not in self._said:
+            self._said[same] = self._run(command, stdin, timeout)
+        return self._said[same]
+
+    def _run(self, command: str, stdin: bytes, timeout: float) -> Ran:
+        for node, here in (
+            ("HOME=/root", f"HOME={self._home}"),
+            ("/etc/machine-id", f"{self._home}/machine-id"),
+            (good.PROXY, self._sample.expect["real_proxy"]),
+        ):
+            command = command.replace(node, here)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+
+class Double:
+    """pytest's hooks; stands where the session of a run would."""
+
+    def __init__(self, directory: Path, out: Path) -> None:
+        self._directory = directory
+        self._out = out
+        self._records: dict[str, dict[str, Any]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._said: dict[object, Ran] = {}
+        authority, other = issue("Airlock lab proxy CA"), issue("another CA")
+        self._bundle = directory / "bundle.pem"
+        self._bundle.write_bytes(other.pem + authority.pem)
+        self.samples = {sample.name: sample for sample in self._samples(authority)}
+
+    def _samples(self, authority: Issued) -> list[good.Sample]:
+        bundle = str(self._bundle)
+        plain = Proxy(self._directory, authority)
+        asking = Proxy(self._directory, authority, LOGIN)
+        whole = {
+            "intercepted": good.intercepted(authority.sha256, bundle, plain.url, 80),
+            "authenticated": good.authenticated(authority.sha256, bundle, asking.url, 80, ENCODED),
+        }
+        broken = []
+        for name, (base, apply) in BREAKS.items():
+            sample = whole[base].copy(name)
+            apply(sample)
+            broken.append(sample)
+        return [*whole.values(), *broken]
+
+    def node(self, name: str) -> Node:
+        """The node of a sample; what the plugin's ``node`` fixture asks for."""
+        if name not in self._nodes:
+            sample = self.samples[name]
+            self._nodes[name] = Node(
+                name=name,
+                cell=CellNames("debian-12", name, "driver", "double"),
+                facts=sample.facts,
+                transport=ThisMachine(sample, self._directory, self._bundle, self._said),
+                expect=sample.expect,
+                ledger=sample.ledger,
+                simulated=True,
+            )
+        return self._nodes[name]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Every check on every sample."""
+        metafunc.parametrize("node", list(self.samples), indirect=True)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keep what the check said."""
+        this = check_of(item)
+        assert this is not None, f"{item.nodeid} is no check"
+        error = call.excinfo.value if call.excinfo else None
+        if call.when == "call" or error is not None:
+            sample = item.callspec.params["node"]  # type: ignore[attr-defined]
+            self._records[f"{sample}|{this.id}"] = record(this, error)
+        return (yield)
+
+    def pytest_sessionfinish(self) -> None:
+        """Hand over."""
+        self._out.write_text(json.dumps(self._records))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stand in for the session of a run."""
+    directory = tempfile.TemporaryDirectory(prefix="airlock-double-")
+    config.add_cleanup(directory.cleanup)
+    double = Double(Path(directory.name), Path(os.environ["AIRLOCK_DOUBLE_OUT"]))
+    config.pluginmanager.register(double, SESSION)

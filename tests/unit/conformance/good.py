@@ -1,0 +1,270 @@
+"""Good nodes, as facts of two real Debian 12 machines would tell of them.
+
+What is asked of a node by a command (curl, stat) runs on this machine against a small real proxy:
+``Sample.home`` holds what root's home directory on the node would.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+KERNEL = "6.1.0-40-cloud-amd64"
+CERT = "5e" * 32
+STRANGER = "77" * 32
+CA_OF_OTHERS = "c0" * 32
+PROXY = "http://10.0.2.100:3128"
+NO_PROXY = (
+    "localhost,127.0.0.1,::1,169.254.169.254,metadata.google.internal,"
+    ".google.com,google.com,.googleapis.com,googleapis.com,origin-direct.test"
+)
+BUILT = 1_790_000_000.0
+MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+DIRECTORY = f"/lib/modules/{KERNEL}/updates/airlock"
+
+
+@dataclass
+class Sample:
+    """One node as the checks see it. ``home``: name -> text of files in root's home.
+
+    ``trusts_ca``: whether curl's own store on this node holds the proxy's CA.
+    ``machine_id_age``: seconds since the file was written.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    expect: dict[str, Any]
+    ledger: dict[str, Any]
+    home: dict[str, str] = field(default_factory=dict)
+    trusts_ca: bool = True
+    machine_id_age: float = 0.0
+
+    def copy(self, name: str) -> Sample:
+        """The same node under another name, to be broken."""
+        made = copy.deepcopy(self)
+        made.name = name
+        return made
+
+
+def module(name: str, **other: Any) -> dict[str, Any]:
+    """A module of ours, as the node describes it."""
+    return {
+        "path": f"{DIRECTORY}/{name}.ko",
+        "kernel": KERNEL,
+        "name": name.replace("-", "_"),
+        "vermagic": f"{KERNEL} SMP preempt mod_unload modversions ",
+        "version": "535.247.01",
+        "size": 11_000_000,
+        "compressed": None,
+        "signatures": 1,
+        "signer": {"issuer_cn": "Airlock lab module signing", "serial": "4711", "key_id": None},
+        "cert_sha256": CERT,
+        "digest_ok": True,
+        "hash": "sha256",
+        "sha256": "ab" * 32,
+        "owner": None,
+        **other,
+    }
+
+
+def variables(url: str) -> dict[str, str]:
+    """The six proxy variables, both cases."""
+    lower = {"http_proxy": url, "https_proxy": url, "no_proxy": NO_PROXY}
+    return {**lower, **{name.upper(): value for name, value in lower.items()}}
+
+
+def control(name: str, errno: int, errno_name: str, *log: str) -> dict[str, Any]:
+    """The answer to one load control."""
+    return {
+        "name": name,
+        "module": "nvidia",
+        "errno": errno,
+        "errno_name": errno_name,
+        "kernel_log": list(log),
+    }
+
+
+def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
+    direct = [host for host in NO_PROXY.split(",") if host[0] not in ".:"]
+    apt = {f"Acquire::{scheme}::Proxy": url for scheme in ("http", "https")}
+    apt |= {
+        f"Acquire::{scheme}::Proxy::{host}": "DIRECT"
+        for scheme in ("http", "https")
+        for host in [*direct, "packages.cloud.google.com", "dl.google.com"]
+    }
+    unit = {
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "SubState": "exited",
+        "UnitFileState": "enabled",
+        "Result": "success",
+        "ExecMainStatus": 0,
+    }
+    return {
+        "environment": variables(url),
+        "profile": variables(url),
+        "systemd_manager": variables(url),
+        "systemd_env_effective": variables(url),
+        "apt": apt,
+        "dnf": [],
+        "curl": [f'proxy = "{url}"', f'noproxy = "{NO_PROXY}"'],
+        "wget": [
+            *("use_proxy = on", f"http_proxy = {url}", f"https_proxy = {url}"),
+            f"no_proxy = {NO_PROXY}",
+        ],
+        "git": ["[http]", f'proxy = "{url}"'],
+        "pip": [f"proxy = {url}"],
+        "credential_files": credential_files,
+        "settings_url": "http://169.254.169.254",
+        "unit": {"airlock-proxy.service": unit},
+    }
+
+
+def _secure_boot() -> dict[str, Any]:
+    names = ("Microsoft Windows Production PCA 2011", "Microsoft Corporation UEFI CA 2011")
+    ours = "Airlock lab module signing"
+    keys = [{"description": f"Microsoft Corporation: {name}", "keyid": "a9" * 20} for name in names]
+    return {
+        "efi": True,
+        "enabled": True,
+        "setup_mode": False,
+        "lockdown": "integrity",
+        "keyrings": {
+            ".platform": [*keys, {"description": ours, "keyid": "11" * 20}],
+            ".machine": [{"description": "Debian Secure Boot CA", "keyid": "6c" * 20}],
+            ".builtin_trusted_keys": [],
+            ".secondary_trusted_keys": [],
+        },
+        "db": [
+            *(
+                {"sha256": f"{number}f" * 32, "subject_cn": name}
+                for number, name in enumerate(names)
+            ),
+            {"sha256": CERT, "subject_cn": ours},
+        ],
+        "dbx_entries": 1,
+    }
+
+
+def _facts(ca: str, bundle: str) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "schema": 1,
+        "unreadable": {},
+        "clock": now,
+        "kernel": {
+            "release": KERNEL,
+            "tainted": 1 << 12,
+            "installed": [KERNEL],
+            "module_sig_enforce": True,
+        },
+        "secure_boot": _secure_boot(),
+        "proxy": _proxy(PROXY, []),
+        "trust": {
+            "os_bundle": bundle,
+            "fingerprints": [CA_OF_OTHERS, ca],
+            "count": 2,
+            "airlock_ca": {
+                "path": "/usr/local/share/ca-certificates/airlock-proxy.crt",
+                "sha256": ca,
+            },
+        },
+        "modules": [module(name) for name in MODULES],
+        "loaded_modules": ["ext4", "virtio_net"],
+        "signing": {"path": "/usr/lib/airlock/signing-cert.der", "certificate_sha256": CERT},
+        "controls": [
+            control("unsigned", 129, "EKEYREJECTED", "Loading of unsigned module is rejected"),
+            control(
+                *("stranger", 129, "EKEYREJECTED"),
+                "Loading of module with unavailable key is rejected",
+            ),
+            control(
+                *("ours", 19, "ENODEV", "nvidia: loading out-of-tree module taints kernel."),
+                *("NVRM: No NVIDIA GPU found.", "nvidia-nvlink: Unregistered Nvlink Core"),
+            ),
+        ],
+        "probes": [
+            {"target": "tcp 192.0.2.1:443", "outcome": "timeout", "seconds": 1.5},
+            {"target": "tcp [2001:db8::1]:443", "outcome": "timeout", "seconds": 1.5},
+            {"target": "dns probe.invalid", "outcome": "timeout", "seconds": 1.5},
+        ],
+        "systemd": {"state": "running", "failed": [], "version": "252"},
+        "disk": [
+            {"path": "/", "size": 6 << 30, "free": 3 << 30},
+            {"path": "/run", "size": 200 << 20, "free": 199 << 20},
+        ],
+        "hygiene": {
+            "private_keys": [],
+            "secrets": [],
+            "files": 4312,
+            "leftovers": [],
+            "ssh_host_keys": [{"path": "/etc/ssh/ssh_host_ed25519_key", "mtime": now}],
+            "machine_id": "0123456789abcdef0123456789abcdef",
+        },
+        "packages": {"openssh-server": "1:9.2p1-2", "gcc-12-base": "12.2.0-14", "python3": "3.11"},
+        "kernel_log_flags": [
+            {"name": "module-rejected", "line": "Loading of unsigned module is rejected"},
+            {"name": "nvrm", "line": "NVRM: No NVIDIA GPU found."},
+            {"name": "hung-task", "line": "INFO: task blocked for more than 120 seconds."},
+        ],
+    }
+
+
+def _ledger(intercept: bool) -> dict[str, Any]:
+    seen = {
+        "requests": 0,
+        "google_direct": 0,
+        "violations": [],
+        "metadata_via_proxy": 0,
+        "probes": 5,
+        "missing_probes": [],
+        "truncated": False,
+        "first_request": None,
+        "bumped_apt_gets": 0,
+    }
+    build = {
+        **seen,
+        "requests": 104,
+        "first_request": BUILT + 3.2,
+        "proxy_step_end": BUILT,
+        "bumped_apt_gets": 100 if intercept else 0,
+        "inherited": None,
+    }
+    return {**seen, "build": copy.deepcopy(build)}
+
+
+def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
+    """debian-12 behind the intercepting proxy. ``proxy`` is where the small real one listens."""
+    expect = {
+        "ca_sha256": ca,
+        "cert_sha256": CERT,
+        "boot_kernel": KERNEL,
+        "proxy_url_redacted": PROXY,
+        "origin_url": f"https://origin.airlock.test:{port}/",
+        "origin_http_url": f"http://origin.airlock.test:{port}/",
+        "secure_boot": True,
+        "intercept": True,
+        "auth": False,
+        "gpu": False,
+        "real_proxy": proxy,
+    }
+    return Sample("intercepted", _facts(ca, bundle), expect, _ledger(True))
+
+
+def authenticated(ca: str, bundle: str, proxy: str, port: int, login: str) -> Sample:
+    """debian-12 behind the proxy that asks for a password; ``login`` is ``user:password``."""
+    sample = intercepted(ca, bundle, proxy, port).copy("authenticated")
+    sample.expect |= {"ca_sha256": None, "intercept": False, "auth": True}
+    files = [
+        *("/etc/apt/apt.conf.d/99zz-airlock-proxy", "/etc/environment", "/etc/gitconfig"),
+        *("/etc/pip.conf", "/etc/profile.d/airlock-proxy.sh", "/etc/wgetrc", "/root/.curlrc"),
+    ]
+    sample.facts["proxy"] = _proxy("http://***@10.0.2.100:3128", files)
+    sample.facts["hygiene"]["secrets"] = [
+        {"path": path, "offset": 40, "secret": 2, "form": "percent"} for path in files
+    ]
+    sample.ledger["build"]["bumped_apt_gets"] = 0
+    sample.home[".curlrc"] = f'proxy = "http://{login}@{proxy.partition("://")[2]}"\n'
+    return sample

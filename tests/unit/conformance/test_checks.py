@@ -1,0 +1,187 @@
+"""Good nodes pass everything; each sabotage fails its checks with the right words and no other."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import SEVERITIES, Check
+from harness.sabotage import load_sabotages
+from tests.unit.conformance.breaks import BREAKS
+from tests.unit.conformance.conftest import ROOT, Said
+
+CONFORMANCE = ROOT / "conformance"
+
+
+def sabotages(pattern: str = "*/sabotage*.toml") -> dict[str, dict[str, Any]]:
+    """Every sabotage: those on a running node, and those of what a node is made from."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(CONFORMANCE.glob(pattern)):
+        for table in tomllib.loads(path.read_text())["sabotage"]:
+            assert table["name"] not in found, f"{path}: a second {table['name']}"
+            found[table["name"]] = table
+    return found
+
+
+# Sabotage or extra break -> check that fails -> words its message must hold.
+WORDS = {
+    "secure-boot-off": {"secure-boot.enabled": "Secure Boot is off"},
+    "setup-mode": {"secure-boot.enabled": "setup mode"},
+    "lockdown-none": {"secure-boot.lockdown-integrity": "lockdown is 'none'"},
+    "db-without-our-certificate": {
+        "secure-boot.db-certificate": "the UEFI db does not hold the signing certificate 5e5e"
+    },
+    "db-without-microsoft": {"secure-boot.microsoft-ca": "holds no Microsoft UEFI CA"},
+    "firmware-without-secure-boot": {
+        "secure-boot.enabled": "Secure Boot is off",
+        "secure-boot.lockdown-integrity": "lockdown is 'none'",
+        "modules.control-unsigned": "got ENODEV, not EKEYREJECTED: the kernel took it",
+        "modules.control-stranger": "got ENODEV, not EKEYREJECTED: the kernel took it",
+        "modules.not-tainted-unsigned": "bit 13",
+    },
+    "certificate-not-enrolled": {
+        "secure-boot.db-certificate": "does not hold the signing certificate",
+        "modules.control-ours": "refused our own nvidia module: EKEYREJECTED",
+    },
+    "stranger-enrolled": {"modules.control-stranger": "got ENODEV"},
+    "unsigned-module": {"modules.signature": "1 of 5 nvidia modules are not soundly signed"},
+    "signed-twice": {"modules.signature": "1 of 5"},
+    "altered-module": {
+        "modules.signature": "1 of 5",
+        "modules.control-ours": "refused our own nvidia module: EKEYREJECTED",
+    },
+    "missing-module": {"modules.present": "no nvidia_drm module for the boot kernel 6.1.0-40"},
+    "doubled-module": {"modules.present": "more than one file for nvidia_uvm"},
+    "wrong-vermagic": {
+        "modules.vermagic": "1 nvidia modules were built for another kernel",
+        "modules.signature": "1 of 5",
+    },
+    "newer-kernel": {"modules.boot-kernel": "kernel 99.0.0-1-amd64 is newer than 6.1.0-40"},
+    "unsigned-taint": {"modules.not-tainted-unsigned": "bit 13"},
+    "modules-disabled": {
+        "modules.control-unsigned": "got EPERM, not EKEYREJECTED: refused for another reason",
+        "modules.control-stranger": "got EPERM, not EKEYREJECTED: refused for another reason",
+        "modules.control-ours": "refused our own nvidia module: EPERM",
+    },
+    "stale-environment": {"proxy.environment": "HTTP_PROXY: http://10.0.2.100:9; expected"},
+    "stale-profile": {"proxy.profile": "HTTPS_PROXY: http://10.0.2.100:9; expected"},
+    "stale-manager": {"proxy.systemd-manager": "https_proxy: http://10.0.2.100:9; expected"},
+    "apt-direct": {"proxy.apt": "'DIRECT' is not a proxy URL"},
+    "apt-direct-host": {"proxy.apt": "goes around the proxy for mirror.example.org"},
+    "stale-curl": {"proxy.curl": "http://10.0.2.100:9; expected"},
+    "wget-switched-off": {"proxy.wget": "switched off"},
+    "stale-git": {"proxy.git": "http://10.0.2.100:9; expected"},
+    "stale-pip": {"proxy.pip": "http://10.0.2.100:9; expected"},
+    "no-proxy-network": {"proxy.no-proxy": "differs between its cases or places"},
+    "no-proxy-everywhere-odd": {"proxy.no-proxy": "a port is understood by Go only"},
+    "service-stopped": {"proxy.service": "it is inactive"},
+    "service-failed": {
+        "proxy.service": "failed: exit-code",
+        "system.running": "airlock-proxy.service",
+    },
+    "password-copied": {"proxy.credentials-listed": "1 files hold the proxy password"},
+    "password-wrong": {"proxy.auth-required": "credentials got 407 from the proxy, not 200"},
+    "ca-removed": {
+        "trust.os-store": "does not hold the proxy's CA",
+        "trust.tls-through-proxy": "SSL certificate problem",
+    },
+    "curl-own-store": {"trust.tls-through-proxy": "curl: (77)"},
+    "curl-insecure": {"trust.tls-needs-ca": "answered 200 although the proxy's CA was not trusted"},
+    "direct-connection": {"egress.no-violation": "1 attempts to go around the proxy"},
+    "direct-name": {"egress.no-violation": "1 attempts"},
+    "metadata-by-proxy": {"egress.metadata-not-proxied": "asked for the metadata server"},
+    "request-before-proxy": {"egress.build-ledger": "2.500 s before the proxy step had ended"},
+    "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
+    "private-key-left": {"hygiene.private-keys": "1 private keys"},
+    "password-logged": {"hygiene.secrets": "1 files hold a secret"},
+    "package-cache-left": {"hygiene.build-leftovers": "1 files and 0 packages"},
+    "ssh-host-keys-of-the-image": {"hygiene.ssh-host-keys": "they are the image's"},
+    "machine-id-of-the-image": {"hygiene.machine-id": "s older than this boot"},
+    "failed-unit": {"system.running": "airlock-broken.service"},
+    "kernel-oops": {"system.kernel-log": "unable to handle page fault"},
+    "disk-full": {"system.disk": "1 file systems are nearly full"},
+    "also: signed by a stranger": {"modules.signature": "1 of 5"},
+    "also: another kernel's module, unsigned": {"modules.signature": "1 of 6"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [
+        ("intercepted", {"proxy.credentials-listed", "proxy.auth-required"}),
+        (
+            "authenticated",
+            {"trust.os-store", "trust.tls-through-proxy", "trust.tls-needs-ca"},
+        ),
+    ],
+)
+def test_a_good_node_passes(
+    said: Said, checks: Mapping[str, Any], name: str, skipped: set[str]
+) -> None:
+    found = said[name]
+    assert set(found) == set(checks)
+    wrong = {
+        check: (entry["outcome"], entry["message"])
+        for check, entry in found.items()
+        if entry["outcome"] != ("skip" if check in skipped else "pass")
+    }
+    assert not wrong
+    for check in skipped:
+        assert found[check]["message"].startswith("does not apply: needs ")
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_a_break_kills_its_checks_and_no_other(said: Said, name: str) -> None:
+    words = WORDS[name]
+    outcome = sabotages().get(name, {}).get("outcome", "fail")
+    killed = {check: entry for check, entry in said[name].items() if entry["outcome"] == outcome}
+    assert set(killed) == set(words), {c: e["message"] for c, e in killed.items()}
+    for check, text in words.items():
+        assert text in killed[check]["message"]
+    other = {e["outcome"] for c, e in said[name].items() if c not in killed}
+    assert other <= {"pass", "skip", "not-verified"}
+
+
+@pytest.mark.parametrize("name", sorted(sabotages()))
+def test_a_sabotage_declares_what_it_kills(name: str, checks: Mapping[str, Any]) -> None:
+    table = sabotages()[name]
+    declared = {*table["kills"], *table.get("dependants", ())}
+    assert declared <= set(checks)
+    assert set(table["kills"]) <= set(WORDS[name]) <= declared
+    assert table["title"]
+    assert name in BREAKS
+
+
+def test_the_loader_takes_every_sabotage_of_a_running_node() -> None:
+    assert set(load_sabotages(CONFORMANCE)) == set(sabotages("*/sabotage.toml"))
+
+
+def test_every_check_is_whole(checks: Mapping[str, tuple[Check, Path]]) -> None:
+    for name, (check, path) in checks.items():
+        assert check.area.replace("-", "_") == path.parent.name, name
+        assert check.severity in SEVERITIES, name
+        assert check.title, name
+        assert check.remedy.endswith("."), name
+        assert check.source, name
+        assert set(check.depends) <= set(checks) - {name}, name
+
+
+def test_every_check_has_a_sabotage(checks: Mapping[str, Any]) -> None:
+    killed = {check for table in sabotages().values() for check in table["kills"]}
+    assert killed == set(checks)
+
+
+def test_a_broken_chain_of_dependencies_has_an_end(
+    checks: Mapping[str, tuple[Check, Path]],
+) -> None:
+    def follow(name: str, seen: tuple[str, ...]) -> None:
+        assert name not in seen, f"{name} depends on itself by {seen}"
+        for other in checks[name][0].depends:
+            follow(other, (*seen, name))
+
+    for name in checks:
+        follow(name, ())
