@@ -23,7 +23,7 @@ from fixtures.relay import Relay
 from fixtures.signer import SignerServer
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import disk, seam
+from harness.lab import canary, disk, seam
 from harness.lab.base import Base, canonical, exclusive
 from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
@@ -117,8 +117,11 @@ def build(
     authority: Authority,
     start_proxy: Callable[[Path], Squid],
     proxy: str | None,
+    secrets: Mapping[str, bytes],
 ) -> Built:
     """The built image of a cell, from the cache or made now.
+
+    ``secrets`` (name -> value) must not be in it; where they are is in the build's ledger.
 
     Raises :class:`Refused` when an installer refuses, :class:`NodeFailed` when one fails, and
     :class:`~harness.errors.InfraError` when the lab does.
@@ -137,6 +140,7 @@ def build(
             manifest = _build(job, base, tree, partial, node_file, authority, start_proxy, proxy)
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
+                manifest["ledger"]["secrets"] = canary.search(partial / "root.img", secrets)
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)

@@ -190,6 +190,7 @@ class QemuNode:
                 authority=self._authority,
                 start_proxy=self._proxy,
                 proxy=self._proxy_value(),
+                secrets=self._secrets(),
             )
             phase.outcome = "cached" if self._built.cached else "ok"
         manifest = self._built.manifest
@@ -290,13 +291,18 @@ class QemuNode:
             stranger = self._built.stranger("nvidia.ko").read_bytes()
             self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
-        self.transport.hygiene(self._canaries())
+        self.transport.hygiene(list(self._secrets().values()))
 
-    def _canaries(self) -> list[bytes]:
-        """Secrets of the lab that must be nowhere in the image: keys, and the password at rest."""
-        wanted = [self._authority.module_signing.key_pem, self._authority.proxy_ca.key_pem]
-        # The middle of a key is the same in every form it can be copied in.
-        return [b"".join(k.splitlines()[2:4]) for k in wanted]
+    def _secrets(self) -> dict[str, bytes]:
+        """Name -> bytes that must be nowhere in the image."""
+        # One line of a key: it is the same in every form the key can be copied in.
+        secrets = {
+            "module signing key": self._authority.module.key_and_cert().splitlines()[2],
+            "proxy CA key": self._authority.proxy.key_and_cert().splitlines()[1],
+        }
+        if self._job.cell.scenario.auth == "basic":
+            secrets["proxy password"] = proxy_password(keys_dir()).encode()
+        return secrets
 
     def ledger(self) -> dict[str, Any]:
         from fixtures import capture
