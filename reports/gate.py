@@ -12,7 +12,7 @@ from typing import Literal
 
 from reports.causes import fold
 from reports.model import Cell, Egress, Report, RunVerdict
-from reports.summary import Standing, count_checks, run_verdict, standing
+from reports.summary import Standing, count_checks, run_verdict, standing, unproved
 from reports.text import count
 
 Level = Literal["fail", "error", "note"]
@@ -100,7 +100,7 @@ def _verdict_findings(cell: Cell) -> Iterator[Finding]:
         case "not-run":
             yield Finding("error", f"did not run: {_reason(cell)}", cell.remedy, cell.id)
         case "error" if cell.verdict == "pass":
-            yield Finding("error", "says pass, but none of its checks passed", cell=cell.id)
+            yield Finding("error", f"says pass, but {unproved(cell)}", cell=cell.id)
         case "error":
             yield Finding("error", f"could not be judged: {_reason(cell)}", cell.remedy, cell.id)
         case "fail" if cell.verdict == "refused":

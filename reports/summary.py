@@ -47,9 +47,26 @@ def standing(cell: Cell) -> Standing:
         return cell.verdict
     if cell.verdict != cell.expected:
         return "fail"
-    if cell.verdict == "pass" and not any(check.outcome == "pass" for check in cell.checks):
-        return "error"
-    return "fine"
+    return "error" if unproved(cell) else "fine"
+
+
+def unproved(cell: Cell) -> str:
+    """Say why a cell that says pass has not shown it; empty when it has, or says otherwise.
+
+    A double cannot answer everything, so its blockers may stay open: its cell is marked instead.
+    """
+    if cell.verdict != "pass":
+        return ""
+    if not any(check.outcome == "pass" for check in cell.checks):
+        return "none of its checks passed"
+    blockers = {
+        check.id
+        for check in cell.checks
+        if check.outcome == "not-verified" and check.severity == "blocker"
+    }
+    if blockers and not cell.simulated:
+        return f"blockers are not verified: {', '.join(sorted(blockers))}"
+    return ""
 
 
 def run_verdict(standings: Iterable[Standing]) -> RunVerdict:

@@ -12,7 +12,7 @@ from datetime import UTC
 from xml.sax.saxutils import escape
 
 from reports.model import Cell, CheckResult, Report, Run
-from reports.summary import elapsed, standing
+from reports.summary import elapsed, standing, unproved
 from reports.text import plain, tail
 
 _CONSOLE_LIMIT = 20_000
@@ -55,8 +55,9 @@ def _own_case(cell: Cell) -> tuple[str, str]:
     """The test case that says what became of the cell as a whole."""
     kind = {"fine": "", "fail": "failure", "error": "error", "not-run": "skipped"}[standing(cell)]
     message = f"{cell.verdict}, expected {cell.expected}"
-    if cell.reason:
-        message += f": {cell.reason}"
+    reason = cell.reason or unproved(cell)
+    if reason:
+        message += f": {reason}"
     seconds = elapsed(cell)
     return kind, _testcase(
         cell.id, "cell.verdict", seconds, kind, cell.verdict, message, cell.remedy

@@ -10,7 +10,7 @@ import re
 from reports.causes import fold
 from reports.model import Cell, Report
 from reports.render.words import headline, mark, verdict_words
-from reports.summary import count_checks, elapsed, standing, violations
+from reports.summary import count_checks, elapsed, standing, unproved, violations
 from reports.text import count, duration, plain
 
 SIZE_LIMIT = 900_000
@@ -30,7 +30,7 @@ def render_markdown(report: Report) -> str:
     lines = [
         f"## {mark(report.summary.verdict)} Airlock: {report.summary.verdict}",
         "",
-        _escape(headline(report)),
+        _paragraph(headline(report)),
         "",
     ]
     if report.cells:
@@ -77,8 +77,9 @@ def _row(cell: Cell) -> str:
 
 def _trouble(cell: Cell) -> list[str]:
     lines = [f"### {mark(standing(cell))} {_escape(cell.id)}: {verdict_words(cell)}", ""]
-    if cell.reason:
-        lines += [_escape(cell.reason[:_MESSAGE_LIMIT]), ""]
+    reason = cell.reason or unproved(cell)
+    if reason:
+        lines += [_paragraph(reason[:_MESSAGE_LIMIT]), ""]
     if cell.remedy:
         lines += [f"**Remedy:** {_escape(cell.remedy[:_MESSAGE_LIMIT])}", ""]
     trees = fold(cell.checks)
@@ -105,6 +106,11 @@ def _trouble(cell: Cell) -> list[str]:
     return lines
 
 
+def _paragraph(text: str) -> str:
+    """Return escaped text that may stand at the beginning of a line, and starts no list there."""
+    return _LIST_START.sub(r"<!-- -->\1", _escape(text))
+
+
 def _size(lines: list[str]) -> int:
     return sum(len(line.encode("utf-8", "replace")) + 1 for line in lines)
 
@@ -113,6 +119,5 @@ def _escape(text: str) -> str:
     """Return text that Markdown shows as it is, on one line."""
     one_line = " ".join(plain(text).split())
     escaped = _SPECIAL.sub(r"\\\1", one_line)
-    escaped = _LIST_START.sub(r"<!-- -->\1", escaped)
     # A backslash stops no mention and no issue number, which are looked for after rendering.
     return _REFERENCE.sub(r"\1<!-- -->", escaped)

@@ -21,7 +21,7 @@ from reports.model import (
     Severity,
 )
 from reports.render.words import mark, verdict_words
-from reports.summary import Standing, count_checks, elapsed, placed, standing, violations
+from reports.summary import Standing, count_checks, elapsed, placed, standing, unproved, violations
 from reports.text import duration, head, slug, tail
 
 FULL_TABLE_LIMIT = 20_000
@@ -65,6 +65,7 @@ class CellView:
     consoles: list[Evidence]
     evidence: list[Evidence]
     build_order: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _cell_view(cell: Cell, anchor: str, label: str) -> CellView:
         consoles=[item for item in cell.evidence if item.kind == "serial"],
         evidence=[item for item in cell.evidence if item.kind != "serial"],
         build_order=_build_order(cell.ledger.build if cell.ledger else None),
+        reason=cell.reason or unproved(cell),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports.model import Cell, Report
-from reports.summary import standing
+from reports.summary import unproved
 from reports.text import count
 
 _MARKS = {
@@ -37,9 +37,7 @@ def verdict_words(cell: Cell) -> str:
         return "refused, as expected" if cell.expected == "refused" else "refused, not expected"
     if cell.expected == "refused":
         return f"{cell.verdict}, a refusal was expected"
-    if cell.verdict == "pass" and standing(cell) == "error":
-        return "pass without a single passed check"
-    return cell.verdict
+    return "pass, not proved" if unproved(cell) else cell.verdict
 
 
 def headline(report: Report) -> str:

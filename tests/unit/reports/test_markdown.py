@@ -9,7 +9,14 @@ from markdown_it import MarkdownIt
 from reports.render.markdown import SIZE_LIMIT, render_markdown
 from reports.summary import build_report
 from tests.unit.reports.hostile import hostile_report
-from tests.unit.reports.sample import big_report, failing_cell, good_report, make_run, mixed_report
+from tests.unit.reports.sample import (
+    big_report,
+    failing_cell,
+    good_report,
+    make_cell,
+    make_run,
+    mixed_report,
+)
 
 
 def _html(text: str) -> str:
@@ -48,6 +55,17 @@ def test_hostile_text_makes_no_markup() -> None:
     assert not re.search(r"[@#](?!<!-- -->)\w", text)
     # Neither may start a link where bare addresses become links.
     assert not re.search(r"(?<!\\)://|www\.", text)
+
+
+def test_a_reason_starts_no_list() -> None:
+    cells = [
+        make_cell(f"a{at}+b+c", verdict="error", checks=[], reason=reason)
+        for at, reason in enumerate(["- one", "+ two", "3. three", "4) four", "===", "#5 five"])
+    ]
+    html = _html(render_markdown(build_report(make_run(), cells)))
+    assert "<li>" not in html
+    assert html.count("<h1>") == 0
+    assert html.count("<h2>") == 1
 
 
 def test_large_runs_are_cut() -> None:

@@ -28,6 +28,7 @@ from reports.summary import (
     run_verdict,
     standing,
     summarise,
+    unproved,
     violations,
 )
 from tests.unit.reports.sample import make_cell, make_check, make_run, mixed_report
@@ -72,6 +73,15 @@ def test_a_pass_without_a_passed_check_is_no_pass() -> None:
     assert standing(make_cell(checks=[])) == "error"
     assert standing(make_cell(checks=[make_check(outcome="skip")])) == "error"
     assert summarise([make_cell(checks=[])]).verdict == "error"
+
+
+def test_a_pass_with_an_open_blocker_is_no_pass() -> None:
+    checks = [make_check("a.b"), make_check("c.d", "not-verified", severity="blocker")]
+    assert standing(make_cell(checks=checks)) == "error"
+    assert unproved(make_cell(checks=checks)) == "blockers are not verified: c.d"
+    assert standing(make_cell(checks=checks, simulated=True)) == "fine"
+    checks[1] = make_check("c.d", "not-verified", severity="major")
+    assert standing(make_cell(checks=checks)) == "fine"
 
 
 @pytest.mark.parametrize(
