@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import stat
@@ -142,7 +141,7 @@ class Host:
         if old is not None and stat.S_IMODE(old.st_mode) == mode and self.read_bytes(p) == content:
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.airlock-{secrets.token_hex(4)}"
+        temporary = _temporary(target)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
@@ -167,7 +166,7 @@ class Host:
         if self.readlink(p) == target:
             return False
         link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.parent / f".{link.name}.airlock-{secrets.token_hex(4)}"
+        temporary = _temporary(link)
         temporary.symlink_to(target)
         temporary.rename(link)
         sync_directory(link.parent)
@@ -279,6 +278,14 @@ class Host:
     def hide(self, found: Iterable[str]) -> None:
         """Add secrets that must not be seen from now on."""
         self.secrets = list(dict.fromkeys([*self.secrets, *found]))
+
+
+def _temporary(target: Path) -> Path:
+    """Where a file is written before it takes its place; what a killed run left there is gone."""
+    temporary = target.parent / f".{target.name}.airlock"
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    return temporary
 
 
 def sync_directory(directory: Path) -> None:

@@ -144,7 +144,9 @@ def _get(url: str, config: Config, headers: dict[str, str], context: ssl.SSLCont
             if proxy is not None:
                 proxies[scheme] = proxy.url
     opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context)
+        urllib.request.ProxyHandler(proxies),
+        urllib.request.HTTPSHandler(context=context),
+        _NoRedirect() if headers else urllib.request.HTTPRedirectHandler(),
     )
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - parse() allows http(s)
     try:
@@ -152,6 +154,13 @@ def _get(url: str, config: Config, headers: dict[str, str], context: ssl.SSLCont
             return bytes(answer.read(LIMIT + 1))
     except (http.client.HTTPException, TimeoutError) as error:
         raise urllib.error.URLError(error) from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would send the token on to wherever a redirect points."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Decline, so that the answer becomes an error."""
 
 
 def _unreachable(url: str, error: urllib.error.URLError) -> NodeError:

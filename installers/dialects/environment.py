@@ -73,9 +73,6 @@ class SystemdManager(OwnFile):
     path = "/etc/systemd/system.conf.d/airlock-proxy.conf"
     secret_mode = 0o600
 
-    def applies(self, host: Host) -> bool:
-        return host.exists("/etc/systemd")
-
     def settings(self, want: Wanted) -> dict[str, str]:
         return dict(want.environment)
 
