@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from reports.model import Report
 from reports.render import view
-from reports.render.words import headline, mark
+from reports.render.words import headline, mark, matrix_name
 from reports.text import count, duration, plain
 
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
@@ -35,6 +35,7 @@ def render_html(report: Report) -> str:
             run=run,
             summary=report.summary,
             headline=headline(report),
+            matrix=matrix_name(run),
             seconds=seconds,
             cells=views,
             trouble=[item for item in views if not item.fine],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from reports.model import Cell, Report
+from pathlib import PurePath
+
+from reports.model import Cell, Report, Run
 from reports.summary import unproved
 from reports.text import count
 
@@ -38,6 +40,11 @@ def verdict_words(cell: Cell) -> str:
     if cell.expected == "refused":
         return f"{cell.verdict}, a refusal was expected"
     return "pass, not proved" if unproved(cell) else cell.verdict
+
+
+def matrix_name(run: Run) -> str:
+    """Name what was run: a matrix file without its directories, anything else as it is."""
+    return PurePath(run.matrix).name if run.matrix.endswith(".toml") else run.matrix
 
 
 def headline(report: Report) -> str:

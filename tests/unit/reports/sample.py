@@ -53,7 +53,7 @@ def make_run(**changes: object) -> Run:
         started=STARTED,
         finished=STARTED + timedelta(minutes=12, seconds=31),
         airlock_version="0.1.0",
-        matrix="default.toml",
+        matrix="/home/user/airlock/matrices/default.toml",
         pyz_sha256=PYZ,
         host=HostMachine(name="builder", os="Debian 12", cpus=2, accelerator="tcg"),
     )

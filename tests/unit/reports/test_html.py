@@ -195,6 +195,12 @@ def test_build_from_the_cache_shows_its_own_ledger_with_its_date() -> None:
     assert "First request of the build: 1.3 s after the proxy step ended" in words
 
 
+def test_a_matrix_is_named_without_its_directories() -> None:
+    assert "/home/user" not in render_html(good_report())
+    other = build_report(make_run(matrix="ssh://root@node/"), [make_cell()])
+    assert "ssh://root@node/" in render_html(other)
+
+
 def test_provenance_is_shown() -> None:
     words = Page(render_html(good_report())).words
     for text in ("6.1.0-42-amd64", "535.261.03", "5f" * 32, "conftest-gcc", "61,234,112", "↺ hit"):
