@@ -43,7 +43,14 @@ def test_private_keys(node: Node) -> None:
     source="a search of every file for the lab's own secrets, in all their encodings",
 )
 def test_secrets(node: Node) -> None:
-    """The proxy password of a running node is proxy.credentials-listed's affair, in /etc only."""
+    """In the image as built, and on the node.
+
+    The proxy password in a running node's /etc is proxy.credentials-listed's affair.
+    """
+    build = (node.ledger or {}).get("build") or {}
+    baked = [f"image: {hit['name']} at byte {hit['offset']}" for hit in build.get("secrets", ())]
+    if baked:
+        fail(f"the image was built with {len(baked)} secrets in it", baked)
     allowed = is_configuration if node.expect.get("auth") else (lambda _path: False)
     found = sorted({hit["path"] for hit in searched(node) if not allowed(hit["path"])})
     if found:

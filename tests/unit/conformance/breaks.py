@@ -319,7 +319,12 @@ def _(s: Sample) -> None:
     s.facts["disk"][0]["free"] = 64 << 20
 
 
-# More ways to be wrong than a sabotage can make on one node; check id -> break -> words.
+# More ways to be wrong than the sabotages show.
+@of("also: a key baked into the image")
+def _(s: Sample) -> None:
+    s.ledger["build"]["secrets"] = [{"name": "module signing key", "offset": 4096}]
+
+
 @of("also: signed by a stranger")
 def _(s: Sample) -> None:
     nvidia(s, "nvidia_drm").update(cert_sha256=STRANGER)

@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
+from fixtures.pki import Identity, make_ca
 from harness.checks import check_of, record
 from harness.node import CellNames, Node, Ran
 from harness.plugin import SESSION
 from harness.transports.base import AgentOperations, TransportError
 from tests.unit.conformance import good
 from tests.unit.conformance.breaks import BREAKS
-from tests.unit.conformance.proxy import Issued, Proxy, issue
+from tests.unit.conformance.proxy import Proxy
 
 LOGIN = "airlock:p@:/%#secret"
 ENCODED = "airlock:p%40%3A%2F%25%23secret"
@@ -94,12 +95,12 @@ class Double:
         self._records: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, Node] = {}
         self._said: dict[object, Ran] = {}
-        authority, other = issue("Airlock lab proxy CA"), issue("another CA")
+        authority, other = make_ca("Airlock lab proxy CA"), make_ca("another CA")
         self._bundle = directory / "bundle.pem"
         self._bundle.write_bytes(other.pem + authority.pem)
         self.samples = {sample.name: sample for sample in self._samples(authority)}
 
-    def _samples(self, authority: Issued) -> list[good.Sample]:
+    def _samples(self, authority: Identity) -> list[good.Sample]:
         bundle = str(self._bundle)
         plain = Proxy(self._directory, authority)
         asking = Proxy(self._directory, authority, LOGIN)

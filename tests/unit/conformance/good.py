@@ -231,6 +231,7 @@ def _ledger(intercept: bool) -> dict[str, Any]:
         "proxy_step_end": BUILT,
         "bumped_apt_gets": 100 if intercept else 0,
         "inherited": None,
+        "secrets": [],
     }
     return {**seen, "build": copy.deepcopy(build)}
 

@@ -4,62 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime as dt
-import hashlib
 import socketserver
 import ssl
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from fixtures.pki import Identity, make_leaf
 
 ORIGIN = "origin.airlock.test"
-DAY = dt.timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate and its key. ``sha256``: of the DER, lower-case hex."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    @property
-    def pem(self) -> bytes:
-        """The certificate alone."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    @property
-    def sha256(self) -> str:
-        """The certificate's fingerprint."""
-        der = self.certificate.public_bytes(serialization.Encoding.DER)
-        return hashlib.sha256(der).hexdigest()
-
-
-def issue(name: str, issuer: Issued | None = None) -> Issued:
-    """A CA without ``issuer``, else a server's certificate for ``name``."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - DAY)
-        .not_valid_after(now + DAY)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-    )
-    if issuer:
-        names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        builder = builder.add_extension(names, critical=False)
-    signer = issuer.key if issuer else key
-    return Issued(builder.sign(signer, hashes.SHA256()), key)
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -105,17 +57,11 @@ class Proxy(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, directory: Path, authority: Issued, login: str = "") -> None:
+    def __init__(self, directory: Path, authority: Identity, login: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.login = login
-        origin = issue(ORIGIN, authority)
-        key = origin.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
         chain = directory / "origin.pem"
-        chain.write_bytes(key + origin.pem)
+        chain.write_bytes(make_leaf(authority, [ORIGIN]).key_and_cert())
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(chain)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()

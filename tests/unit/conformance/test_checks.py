@@ -104,6 +104,7 @@ WORDS = {
     "failed-unit": {"system.running": "airlock-broken.service"},
     "kernel-oops": {"system.kernel-log": "unable to handle page fault"},
     "disk-full": {"system.disk": "1 file systems are nearly full"},
+    "also: a key baked into the image": {"hygiene.secrets": "built with 1 secrets in it"},
     "also: signed by a stranger": {"modules.signature": "1 of 5"},
     "also: another kernel's module, unsigned": {"modules.signature": "1 of 6"},
 }
