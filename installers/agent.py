@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import installers
-from installers import controls, probe
+from installers import controls, probe, thaw
 from installers.collect import hygiene, system, systemd
 from installers.collect.reader import Reader
 from installers.execute import Programs
@@ -98,6 +98,7 @@ class Agent:
             "controls": self._controls,
             "hygiene": self._hygiene,
             "apply": self._apply,
+            "thaw": self._thaw,
         }
 
     def serve(self) -> None:
@@ -109,6 +110,7 @@ class Agent:
                 self._receive(line)
         finally:
             self._programs.stop()
+            self._port.close()
 
     def announce(self, event: str, **more: Any) -> None:
         """Sends an event, which asking "hello" repeats; a host that is away misses nothing."""
@@ -261,6 +263,17 @@ class Agent:
         secrets = [_bytes(text, "secrets_b64") for text in _field(request, "secrets_b64", list, [])]
         self._facts.searched = hygiene.search(secrets, _field(request, "paths", list, None))
         return self._facts.searched
+
+    def _thaw(self, request: Request) -> dict[str, Any]:
+        """Makes this fork a machine of its own; what was collected before is another's."""
+        done = thaw.thaw(
+            float(_field(request, "clock", (int, float))),
+            _bytes(_field(request, "entropy_b64", str), "entropy_b64"),
+            _field(request, "name", str),
+            _field(request, "mac", str),
+        )
+        self._facts.probes, self._facts.controls, self._facts.searched = [], [], {}
+        return done
 
     def _apply(self, request: Request) -> dict[str, Any]:
         """Runs the installers in a process of their own; ``metadata`` is an object or a URL."""

@@ -16,6 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
     parser.add_argument("--fresh", action="store_true", help="new keys and a new CA")
+    parser.add_argument(
+        "--boot-anew", action="store_true", help="boot every machine instead of forking frozen ones"
+    )
     parser.add_argument("--sabotage", metavar="NAME", help="break every node in this way first")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     parser.add_argument(
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             matrix=str(path),
             out=args.out,
             workers=args.n,
-            options=Options(fresh=args.fresh),
+            options=Options(fresh=args.fresh, boot_anew=args.boot_anew),
             sabotage=sabotage,
             keyword=args.keyword,
             conformance=conformance,

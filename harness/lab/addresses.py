@@ -22,9 +22,12 @@ METADATA_NODE = "169.254.169.15"
 METADATA_NET = "169.254.169.0/24"
 METADATA_HOST = "169.254.169.2"
 
-# One fixed card address per network: the image's network files match on it.
+# A fork gets a first card of its own; see harness.lab.frozen.
 MAC = "52:54:00:12:34:56"
 METADATA_MAC = "52:54:00:12:34:57"
 
-#: Whom the node may talk to over its first card.
-PEERS = Allowed(node=[MAC], peers=[Peer(PROXY, PROXY_PORT), Peer(METADATA, METADATA_PORT)])
+
+def peers(*macs: str) -> Allowed:
+    """Whom the node may talk to over its first card; ``macs``: that card's addresses over time."""
+    allowed = [Peer(PROXY, PROXY_PORT), Peer(METADATA, METADATA_PORT)]
+    return Allowed(node=macs or [MAC], peers=allowed)

@@ -215,7 +215,7 @@ def _build(
         requests = squid.rows() if squid else []
     (out / "journal.jsonl").write_text(journal)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
-    seen = captures.classify(captures.read(capture), at.PEERS)
+    seen = captures.classify(captures.read(capture), at.peers())
     ledger = summarise(requests, [seen]) | {"proxy_step_end": _step_end(journal, "proxy")}
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

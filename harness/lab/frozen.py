@@ -98,6 +98,26 @@ def freeze(vm: VirtualMachine, place: Path, directory: Path, notes: dict[str, An
     return Frozen(directory, manifest)
 
 
+def signature(machine: Machine) -> dict[str, Any]:
+    """What a saved state depends on besides the disk: QEMU itself, and the machine's shape."""
+    ran = subprocess.run(
+        ["qemu-system-x86_64", "--version"],
+        capture_output=True,
+        text=True,
+        env=host_env(),
+        check=False,
+    )
+    code = machine.firmware.code.stat()
+    return {
+        "qemu": ran.stdout.partition("\n")[0],
+        "firmware": [str(machine.firmware.code), code.st_size, code.st_mtime_ns],
+        "accelerator": machine.accelerator,
+        "memory": machine.memory,
+        "cores": machine.cores,
+        "format": 1,
+    }
+
+
 def fork(frozen: Frozen, machine: Machine) -> Machine:
     """Give ``machine`` (its directory is new) its own overlay and variables over ``frozen``."""
     root, variables = machine.directory / "root.qcow2", machine.directory / "vars.fd"

@@ -30,12 +30,12 @@ def files() -> dict[str, str]:
         # A static default route and nameserver: attempts to get out must leave the card, or the
         # capture would be silent about them (QEMU's own DHCP offers no route under restrict=on).
         "etc/systemd/network/10-airlock-node.network": (
-            f"[Match]\nMACAddress={at.MAC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
+            "[Match]\nName=eth0\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
             f"Address={at.NODE}/{at.NODE_PREFIX}\nGateway={at.GATEWAY}\n"
             f"Address={at.NODE6}/64\nGateway={at.GATEWAY6}\n"
         ),
         "etc/systemd/network/10-airlock-metadata.network": (
-            f"[Match]\nMACAddress={at.METADATA_MAC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
+            "[Match]\nName=eth1\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
             f"LinkLocalAddressing=no\nAddress={at.METADATA_NODE}/24\n"
         ),
         "etc/systemd/system/airlock-agent.service": AGENT_UNIT,

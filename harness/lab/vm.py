@@ -57,7 +57,7 @@ class Machine:
 
     @property
     def capture(self) -> Path:
-        return self.directory / "boot.pcap"
+        return self.directory / "card.pcap"
 
     def arguments(self) -> list[str]:
         """QEMU's command line."""

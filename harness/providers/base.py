@@ -98,9 +98,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked of the whole run. ``fresh``: new keys and a new CA."""
+    """What the user asked of the whole run.
+
+    ``fresh``: new keys and a new CA. ``boot_anew``: boot every machine from its firmware up instead
+    of forking one that was booted and frozen before.
+    """
 
     fresh: bool = False
+    boot_anew: bool = False
 
 
 @dataclass

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,6 +140,14 @@ class AgentOperations(ABC):
             "hygiene", timeout=timeout, secrets_b64=coded, paths=chosen
         )
         return found
+
+    def thaw(self, name: str, mac: str, timeout: float = 30) -> dict[str, Any]:
+        """Makes a fork of a frozen machine one of its own; see installers.thaw."""
+        entropy = base64.b64encode(os.urandom(64)).decode()
+        done: dict[str, Any] = self.call(
+            "thaw", timeout=timeout, clock=time.time(), entropy_b64=entropy, name=name, mac=mac
+        )
+        return done
 
     def apply(
         self,
