@@ -113,7 +113,7 @@ class Double:
             sample = whole[base].copy(name)
             apply(sample)
             broken.append(sample)
-        return [*whole.values(), *broken]
+        return [*whole.values(), good.mute(whole["intercepted"]), *broken]
 
     def node(self, name: str) -> Node:
         """The node of a sample; what the plugin's ``node`` fixture asks for."""

@@ -254,6 +254,13 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
     return Sample("intercepted", _facts(ca, bundle), expect, _ledger(True))
 
 
+def mute(sample: Sample) -> Sample:
+    """A node of which nothing could be read."""
+    made = sample.copy("mute")
+    made.facts = {"unreadable": {"modules": "the disk is gone", "proxy": "the disk is gone"}}
+    return made
+
+
 def authenticated(ca: str, bundle: str, proxy: str, port: int, login: str) -> Sample:
     """debian-12 behind the proxy that asks for a password; ``login`` is ``user:password``."""
     sample = intercepted(ca, bundle, proxy, port).copy("authenticated")

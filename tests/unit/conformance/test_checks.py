@@ -135,6 +135,22 @@ def test_a_good_node_passes(
         assert found[check]["message"].startswith("does not apply: needs ")
 
 
+def test_what_cannot_be_read_never_passes(said: Said) -> None:
+    """But for the checks that look at the ledger or make a request, and read no facts."""
+    passed = {check for check, entry in said["mute"].items() if entry["outcome"] == "pass"}
+    assert passed == {
+        "trust.tls-through-proxy",
+        "egress.no-violation",
+        "egress.metadata-not-proxied",
+        "egress.probes-seen",
+        "egress.build-ledger",
+    }
+    others = {entry["outcome"] for c, entry in said["mute"].items() if c not in passed}
+    assert others == {"not-verified", "skip"}, said["mute"]
+    reason = said["mute"]["modules.present"]["message"]
+    assert reason == "modules could not be read: the disk is gone"
+
+
 @pytest.mark.parametrize("name", sorted(BREAKS))
 def test_a_break_kills_its_checks_and_no_other(said: Said, name: str) -> None:
     words = WORDS[name]
