@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -21,50 +21,59 @@ def _installed() -> str:
     return subprocess.run(["dpkg-query", "-W"], capture_output=True, text=True).stdout
 
 
-def test_a_package_is_unpacked_once_and_nothing_is_installed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small package is unpacked already, and nothing was installed for it."""
     before = _installed()
-    root = daemons.unpack_debs([SMALL], tmp_path)
-    assert list(root.glob("usr/lib/*/libtdb.so.1*"))
-    assert re.fullmatch(rf"{SMALL}-[0-9a-f]{{16}}", root.name)
-    assert str(next(root.glob("usr/lib/*/libtdb.so.1")).parent) in daemons.library_path(root)
+    state = tmp_path_factory.mktemp("state")
+    daemons.unpack_debs([SMALL], state)
     assert _installed() == before
+    return state
+
+
+def test_a_package_is_unpacked_once(state: Path) -> None:
     started = time.monotonic()
-    assert daemons.unpack_debs([SMALL], tmp_path) == root
+    root = daemons.unpack_debs([SMALL], state)
     assert time.monotonic() - started < 0.5
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {root.name, ".lock", "index.json"}
+    library = next(root.glob("usr/lib/*/libtdb.so.1"))
+    assert str(library.parent) in daemons.library_path(root)
+    assert re.fullmatch(rf"{SMALL}-[0-9a-f]{{16}}", root.name)
+    assert {path.name for path in state.iterdir()} == {root.name, ".lock", "index.json", "apt"}
 
 
 def test_offline_the_unpacked_root_is_used_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = daemons.unpack_debs([SMALL], tmp_path)
+    root = daemons.unpack_debs([SMALL], state)
+    monkeypatch.setenv("APT_CONFIG", "/nonexistent/airlock")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/nonexistent/{name}")
 
-    def no_apt(args: list[str], cwd: Path) -> str:
-        raise FixtureError(f"{args} in {cwd}: no network")
+    def no_apt(args: list[str], cwd: Path, *, cache: Path) -> str:
+        raise FixtureError(f"{args} in {cwd} with {cache}: no network")
 
     monkeypatch.setattr(daemons, "_apt", no_apt)
     release = Path("/etc/os-release").read_text()
     monkeypatch.setattr(daemons, "_stamp", lambda: {"release": release, "changed": True})
-    assert daemons.unpack_debs([SMALL], tmp_path) == root
+    assert daemons.unpack_debs([SMALL], state) == root
     monkeypatch.setattr(daemons, "_stamp", lambda: {"release": "another system"})
     with pytest.raises(FixtureError, match="no network"):
-        daemons.unpack_debs([SMALL], tmp_path)
+        daemons.unpack_debs([SMALL], state)
 
 
 def test_no_space_is_said_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = daemons.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(daemons.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(FixtureError, match=rf"no space for {SMALL} in .* 0 MB free"):
         daemons.unpack_debs([SMALL], tmp_path)
     assert not list(tmp_path.glob(f"{SMALL}*"))
 
 
 def test_no_apt_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemons.shutil, "which", lambda _: None)
-    with pytest.raises(FixtureError, match="apt-get not found.*Debian or Ubuntu"):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(FixtureError, match=r"apt-get not found.*Debian or Ubuntu"):
         daemons.unpack_debs([SMALL], tmp_path)
 
 
@@ -93,6 +102,7 @@ def test_an_unknown_package_and_no_mirror_are_told_apart(
         daemons.unpack_debs(["airlock-no-such-package"], tmp_path / "state")
 
 
+@pytest.mark.slow
 def test_lists_that_are_missing_are_fetched_privately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +116,12 @@ def test_lists_that_are_missing_are_fetched_privately(
 
 
 def test_no_file_keeps_a_setuid_bit(tmp_path: Path) -> None:
-    root = daemons.unpack_debs(["mount"], tmp_path)
-    assert os.access(root, os.R_OK)
-    assert list(root.rglob("mount"))
-    assert not [p for p in root.rglob("*") if p.is_file() and p.stat().st_mode & 0o6000]
+    for name, mode in (("setuid", 0o4755), ("setgid", 0o2711), ("plain", 0o640)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "link").symlink_to("/usr/bin/passwd")
+    before = Path("/usr/bin/passwd").stat().st_mode
+    daemons.drop_setuid(tmp_path)
+    modes = {path.name: path.lstat().st_mode & 0o7777 for path in tmp_path.iterdir()}
+    assert modes == {"setuid": 0o755, "setgid": 0o711, "plain": 0o640, "link": 0o777}
+    assert Path("/usr/bin/passwd").stat().st_mode == before

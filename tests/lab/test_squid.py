@@ -143,7 +143,7 @@ def test_the_password_is_nowhere(bumping: Squid) -> None:
         assert (bumping.dir / secret).stat().st_mode & 0o777 == 0o600
 
 
-def test_what_a_node_may_not_reach_through_it(bumping: Squid, authority: Authority) -> None:
+def test_what_a_node_may_not_reach_through_it(bumping: Squid) -> None:
     with socket.create_server(("127.0.0.1", 0)) as private:
         port = private.getsockname()[1]
         for url in (
@@ -193,10 +193,10 @@ def test_it_outlives_the_thread_that_started_it(make: Any, origin: Origin) -> No
 
 
 def test_a_squid_that_dies_says_why(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    squid = make(intercept=False)
+    squid = make(intercept=False, port=1)
     config = squid._config()
     monkeypatch.setattr(squid, "_config", lambda: config + "hosts_fil x\n")
-    with pytest.raises(FixtureError, match="ended at once(.|\n)*unrecognized: 'hosts_fil'"):
+    with pytest.raises(FixtureError, match=r"ended at once(.|\n)*unrecognized: 'hosts_fil'"):
         squid.__enter__()
     assert _left(squid.name) == []
 
@@ -260,10 +260,9 @@ with running:
 """
 
 
+@pytest.mark.usefixtures("install")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
-def test_an_owner_that_is_killed_leaves_nothing(
-    install: SquidInstall, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_an_owner_that_is_killed_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, tmp_path, state()],
         cwd=REPOSITORY,
