@@ -89,6 +89,10 @@ class _Handler(socketserver.StreamRequestHandler):
                 return pool.collected(ask["items"], ask["checks"])
             case "checked":
                 return pool.checked(ask["nodeid"], ask["record"])
+            case "lost":
+                return pool.lose(ask["what"])
+            case "losses":
+                return pool.lost
         raise InfraError(f"the broker does not know {ask['do']!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,10 +57,11 @@ def untried_cell(
     )
 
 
-def compose_cell(station: Station, cause: str = "") -> model.Cell:
+def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) -> model.Cell:
     """What became of a cell in the pool.
 
     ``cause`` explains checks that were promised and never reported: they did not run.
+    ``lost`` are checks that could not be collected, in words.
     """
     checks = [_check(said) for said in station.checks.values()]
     missing = [
@@ -69,6 +70,7 @@ def compose_cell(station: Station, cause: str = "") -> model.Cell:
         if nodeid not in station.checks
     ]
     checks += missing
+    checks += [_lost(number, what) for number, what in enumerate(lost)]
     verdict, reason, remedy = _verdict(station, checks, bool(missing), cause)
     record = station.record
     cell = model.Cell(
@@ -146,6 +148,18 @@ def _check(said: Mapping[str, Any]) -> model.CheckResult:
         for line in said.get("evidence", ())
     ]
     return msgspec.convert({**said, "evidence": evidence}, model.CheckResult)
+
+
+def _lost(number: int, what: str) -> model.CheckResult:
+    return model.CheckResult(
+        id="harness.collection",
+        instance=str(number or ""),
+        title="Every check could be collected",
+        severity="blocker",
+        outcome="error",
+        message=what,
+        remedy="mend the check's file",
+    )
 
 
 def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:

@@ -39,6 +39,8 @@ from harness.transports.base import RemoteError
 
 #: Seconds that facts may take; they take well under one.
 FACTS_SECONDS = 60.0
+#: Seconds that a worker's successor has to come for a node before its room is given away.
+ORPHAN_SECONDS = 60.0
 
 Listener = Callable[[str, str, str], None]
 """``listener(cell id, phase, line)``: what the console shows."""
@@ -71,7 +73,8 @@ class Station:
     #: pytest's node id -> what its check is (promised) and what became of it (checks).
     promised: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    orphan: bool = False
+    #: When its worker died, if nobody came back since (monotonic).
+    orphaned: float | None = None
     began: float | None = None
     last_line: str = ""
 
@@ -85,14 +88,19 @@ class Admission:
         self._inside: dict[str, Needs] = {}
         self._changed = threading.Condition()
 
-    def enter(self, name: str, needs: Needs, stopping: threading.Event) -> None:
-        """Wait for room. Raises ``Stopped`` when the run is being stopped."""
-        with self._changed:
-            while not self._fits(needs):
+    def enter(
+        self, name: str, needs: Needs, stopping: threading.Event, crowded: Callable[[], None]
+    ) -> None:
+        """Wait for room, calling ``crowded`` now and then. Raises ``Stopped`` on a stop."""
+        while True:
+            with self._changed:
+                if self._fits(needs):
+                    self._inside[name] = needs
+                    return
                 if stopping.is_set():
                     raise Stopped(f"{name}: stopped while waiting for memory")
                 self._changed.wait(0.2)
-            self._inside[name] = needs
+            crowded()
 
     def leave(self, name: str) -> None:
         """Give the room back; harmless if it was never taken."""
@@ -134,6 +142,8 @@ class Pool:
             for number, cell in enumerate(cells)
         }
         self.stopping = threading.Event()
+        #: Checks that could not even be collected, in words.
+        self.lost: list[str] = []
         self._cell_of: dict[str, str] = {}
         self._providers = providers
         self._run = run
@@ -149,7 +159,7 @@ class Pool:
         """
         station = self.stations[cell_id]
         with station.lock:
-            station.orphan = False
+            station.orphaned = None
             if station.trouble is None and station.facts is None:
                 station.trouble = self._bring_up(station)
             if station.trouble is not None:
@@ -182,7 +192,7 @@ class Pool:
     def abandon(self, cell_id: str) -> None:
         """A worker died holding this cell. Another may come for it; it is first to go if none."""
         station = self.stations[cell_id]
-        station.orphan = True
+        station.orphaned = time.monotonic()
 
     def collected(self, items: Mapping[str, list[str]], checks: Mapping[str, Any]) -> None:
         """What pytest is going to run: node id -> [cell, check id, instance]; id -> check.
@@ -202,6 +212,11 @@ class Pool:
         station.checks[nodeid] = {**promise, **record, "simulated": station.simulated}
         line = f"{len(station.checks)}/{len(station.promised)} {record['outcome']} {promise['id']}"
         self.say(station, "checks", line)
+
+    def lose(self, what: str) -> None:
+        """A check could not be collected. Every worker says it; once is enough."""
+        if what not in self.lost:
+            self.lost.append(what)
 
     def stop(self) -> None:
         """Ask everything that is being made to end soon. Nothing new is started."""
@@ -231,7 +246,7 @@ class Pool:
             if self.stopping.is_set():
                 raise Stopped(f"{cell.id}: stopped before it began")
             self.say(station, "waiting", "for memory and cores")
-            self._make_room(cell, provider.needs(cell))
+            self._admission.enter(cell.id, provider.needs(cell), self.stopping, self._end_orphans)
             station.began = time.monotonic()
             job = Job(
                 cell=cell,
@@ -332,17 +347,20 @@ class Pool:
         finally:
             station.running = None
 
-    def _make_room(self, cell: Cell, needs: Needs) -> None:
-        """Enter, at the cost of nodes that no worker holds any more."""
-        for other in self.stations.values():
-            if other.orphan and other.running is not None and other.lock.acquire(blocking=False):
+    def _end_orphans(self) -> None:
+        """End nodes whose worker died and for which nobody came back: others need the room."""
+        now = time.monotonic()
+        for station in self.stations.values():
+            since = station.orphaned
+            if since is None or now - since < ORPHAN_SECONDS or station.running is None:
+                continue
+            if station.lock.acquire(blocking=False):
                 try:
-                    self._end(other)
+                    self._end(station)
                     lost = "its worker died, and nobody came back for the node"
-                    other.trouble = other.trouble or Unavailable("error", lost)
+                    station.trouble = station.trouble or Unavailable("error", lost)
                 finally:
-                    other.lock.release()
-        self._admission.enter(cell.id, needs, self.stopping)
+                    station.lock.release()
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -107,7 +107,7 @@ def run(request: Request) -> Outcome:
         pool.close()
         end_children(record.id, record.owned)
         done = {
-            cell.id: compose_cell(pool.stations[cell.id], cause)
+            cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)
             for cell in tried
             if not _deselected(pool, cell, request.keyword, cause)
         }
@@ -245,7 +245,13 @@ def _tail(log: Path) -> str:
 def _deselected(pool: Pool, cell: Cell, keyword: str, cause: str) -> bool:
     """True if ``-k`` left nothing of a cell, so that it was never meant to run."""
     station = pool.stations[cell.id]
-    return bool(keyword) and not station.promised and station.trouble is None and not cause
+    return (
+        bool(keyword)
+        and not station.promised
+        and station.trouble is None
+        and not cause
+        and not pool.lost
+    )
 
 
 def _keyword_matcher(keyword: str) -> Callable[[str], bool]:

@@ -61,10 +61,18 @@ class AirlockSession:
             if cell is None:
                 continue
             if this is None:
-                raise pytest.UsageError(f"{item.nodeid} takes a node but is no check: @check(...)")
+                where = item.nodeid.partition("[")[0]
+                self._client.ask("lost", what=f"{where} takes a node but is no check: @check(...)")
+                continue
             promised[item.nodeid] = [cell, this.id, _instance(item, cell)]
             checks.setdefault(this.id, _skeleton(this))
         self._client.ask("collected", items=promised, checks=checks)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be imported is a check that does not run: never a pass."""
+        if report.failed:
+            why = str(report.longrepr).strip().splitlines()[-1:]
+            self._client.ask("lost", what=f"{report.nodeid}: {' '.join(why)}")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -143,6 +151,7 @@ class AirlockSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Map pytest's status to ours: 0 pass, 1 fail, 2 usage, 3 could not tell, 4 nothing."""
         if not self.is_worker:
+            self.outcomes["error"] += len(self._client.ask("losses"))
             session.exitstatus = our_exit(int(exitstatus), self.outcomes)
 
     def _cell(self, item: pytest.Item) -> str | None:
