@@ -129,6 +129,8 @@ def build(
     directory = cache_dir("images") / key(job, base, node_file, authority, proxy)[:32]
     with exclusive(directory):
         if (found := _find(directory)) is not None:
+            with job.phase("build", f"the image built {found.manifest['built']}") as phase:
+                phase.outcome = "cached"
             return found
         partial = directory.with_name(f"partial-{directory.name}")
         tree = job.scratch / "tree"

@@ -38,6 +38,18 @@ def proxy_password(directory: Path) -> str:
     return path.read_text()
 
 
+def _use(name: str, hit: bool, key: str, created: str) -> dict[str, Any]:
+    """One content-addressed thing, as the report shows it."""
+    return {"name": name, "hit": hit, "key": key, "created": created}
+
+
+def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if "cache_key" not in driver:
+        return []
+    hit = driver["cache"] == "hit"
+    return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
+
+
 class QemuNode:
     """One virtual machine with its proxy and metadata server."""
 
@@ -108,29 +120,37 @@ class QemuNode:
     def _build(self, found: Any, node_file: Any) -> None:
 
         job = self._job
-        with job.phase("build", "image from the cache, or made now") as phase:
-            self._built = build.build(
-                job,
-                found,
-                node_file=node_file,
-                authority=self._authority,
-                start_proxy=self._proxy,
-                proxy=self._proxy_value(),
-                secrets=self._secrets(),
-            )
-            phase.outcome = "cached" if self._built.cached else "ok"
+        self._built = build.build(
+            job,
+            found,
+            node_file=node_file,
+            authority=self._authority,
+            start_proxy=self._proxy,
+            proxy=self._proxy_value(),
+            secrets=self._secrets(),
+        )
         manifest = self._built.manifest
         inherited = manifest["built"] if self._built.cached else None
         job.record.installers = manifest["installers"]
         job.record.build = manifest["ledger"] | {"inherited": inherited}
+        driver = manifest["provenance"].get("driver", {})
         job.record.provenance |= {
-            "node_file_sha256": node_file.sha256,
-            "image": job.record.image_digest,
-            "base_built": found.built,
-            "image_cached": self._built.cached,
+            "pyz_sha256": node_file.sha256,
             "certificate_sha256": self._authority.module.sha256,
             "kernel": manifest["kernel"],
-            **manifest["provenance"],
+            "ca_sha256": self._authority.proxy.sha256,
+            "driver_version": driver.get("driver", ""),
+            "fixups": [
+                f"{fixup['id']}: {fixup['why']}"
+                for fixup in driver.get("fixups", [])
+                if fixup["state"] == "applied"
+            ],
+            "cache": [
+                _use("base image", found.cached, found.digest, found.built),
+                _use("image", self._built.cached, self._built.directory.name, manifest["built"]),
+                *_modules(driver),
+            ],
+            "installers": manifest["provenance"],
         }
         for name in ("journal.jsonl", "requests.jsonl", "build.pcap"):
             shutil.copy(self._built.directory / name, job.capsule / f"build-{name}")
