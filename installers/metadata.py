@@ -20,7 +20,7 @@ PATIENCE = 20.0
 _REMEDY = "check the route to the metadata server, or give --metadata FILE.json"
 
 
-def load(source: str, *, patience: float = PATIENCE) -> dict[str, str]:
+def load(source: str, *, patience: float) -> dict[str, str]:
     """Merged attributes from a URL or a file: the instance's, and the project's where it has none.
 
     ``patience``: seconds to keep asking a server that does not answer. Raises ConfigError for

@@ -94,7 +94,7 @@ def test_instance_wins_over_project_even_when_it_unsets() -> None:
 def test_real_protocol_with_both_levels() -> None:
     with MetadataServer({"http-proxy": "i:1"}, {"http-proxy": "p:1", "no-proxy": "y"}) as server:
         server.serve()
-        found = metadata.load(f"http://127.0.0.1:{server.port}")
+        found = metadata.load(f"http://127.0.0.1:{server.port}", patience=5)
         token = metadata.access_token(f"http://127.0.0.1:{server.port}")
     assert found["http-proxy"] == "i:1"
     assert found["no-proxy"] == "y"
@@ -105,7 +105,7 @@ def test_environment_proxy_is_not_used_for_metadata(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with MetadataServer({"a": "b"}) as server:
         server.serve()
-        assert metadata.load(f"http://127.0.0.1:{server.port}")["a"] == "b"
+        assert metadata.load(f"http://127.0.0.1:{server.port}", patience=5)["a"] == "b"
 
 
 def test_dead_server_is_could_not_tell() -> None:
@@ -130,12 +130,12 @@ def test_files_that_are_refused(tmp_path: Path, text: str, what: str) -> None:
     file = tmp_path / "metadata.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=what):
-        metadata.load(str(file))
+        metadata.load(str(file), patience=5)
 
 
 def test_file(tmp_path: Path) -> None:
     file = tmp_path / "metadata.json"
     file.write_text(json.dumps({"instance": {"attributes": {"a": "b"}}}))
-    assert metadata.load(str(file)) == {"a": "b"}
+    assert metadata.load(str(file), patience=5) == {"a": "b"}
     with pytest.raises(ConfigError, match="No such file"):
-        metadata.load(str(tmp_path / "none.json"))
+        metadata.load(str(tmp_path / "none.json"), patience=5)
