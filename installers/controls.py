@@ -97,7 +97,7 @@ def _is_loaded(name: str) -> bool:
     return Path("/sys/module", name.replace("-", "_"), "initstate").exists()
 
 
-def _load(path: Path, log: KernelLog) -> tuple[int, list[str]]:
+def load(path: Path, log: KernelLog) -> tuple[int, list[str]]:
     """(errno or 0, kernel log lines) of loading one file; takes the module out again."""
     load, unload = _numbers()
     log.lines()
@@ -147,7 +147,7 @@ def _control(directory: Path, kind: str, name: str, data: bytes, log: KernelLog)
     path = directory / f"{name}-{kind}.ko"
     path.write_bytes(data)
     try:
-        code, lines = _load(path, log)
+        code, lines = load(path, log)
     finally:
         path.unlink()
     return {

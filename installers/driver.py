@@ -117,7 +117,7 @@ class Driver(Installer):
             "kernel": record.get("kernel"),
             "version": record.get("driver"),
             "certificate": hashlib.sha256(certificate).hexdigest() if certificate else None,
-            "blacklist": host.read(BLACKLIST),
+            "blacklist": _lines(host.read(BLACKLIST)),
         }
         if kernel is not None:
             for path in host.glob(kernels.module_directory(kernel), "*.ko*"):
@@ -140,7 +140,7 @@ class Driver(Installer):
             "kernel": kernel,
             "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
             "certificate": fingerprint or "the signer's",
-            "blacklist": _BLACKLIST_TEXT,
+            "blacklist": _lines(_BLACKLIST_TEXT),
         }
         for name, facts in modules.items():
             state[f"module {name}"] = facts.get("sha256", f"signed, for {kernel}")
@@ -373,6 +373,13 @@ class Driver(Installer):
         """What the installed modules were made of; empty when there are none."""
         found = kernels.record(host, kernels.boot_kernel(host, self.config)).get("provenance", {})
         return dict(found)
+
+
+def _lines(text: Optional[str]) -> Optional[list[str]]:
+    """What a modprobe.d file says, without its comments."""
+    if text is None:
+        return None
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def _attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:

@@ -103,13 +103,14 @@ def probe(host: Host, build_tree: str, chosen: Sequence[Fixup], work: str) -> di
     compiled = {name: host.exists(f"{work}/{file}") for name, file in objects.items()}
     for fixup in chosen:
         if not compiled.pop(f"{fixup.id}/base"):
-            raise DriverBuildError(*_headers_fault(result.err + "\n" + result.out))
+            raise DriverBuildError(*_headers_fault(result.err + "\n" + result.out, "_base.c"))
     return compiled
 
 
-def _headers_fault(output: str) -> tuple[str, str]:
-    """Cause and line for headers that do not compile by themselves."""
-    cause, line = classify(output)
+def _headers_fault(output: str, source: str) -> tuple[str, str]:
+    """Cause and line for headers that do not compile by themselves, in files named ``source``."""
+    own = "\n".join(line for line in output.splitlines() if source in line)
+    cause, line = classify(own or output)
     return ("headers-missing" if cause in ("unknown", "api-changed") else cause), line
 
 
