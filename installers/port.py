@@ -41,6 +41,7 @@ class Port:
         self._read_fd, self._write_fd = read_fd, write_fd
         self._returns = returns
         self._lock = threading.Lock()
+        self._closed = False
         self._wake: Optional[int] = None
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
@@ -86,7 +87,7 @@ class Port:
             data = None
         except OSError as error:
             # EIO is a terminal whose other end was closed.
-            if error.errno != errno.EIO:
+            if error.errno not in (errno.EIO, errno.ECONNRESET):
                 raise
             data = b""
         if data or not self._returns:
@@ -129,7 +130,14 @@ class Port:
         """Writes one message as a line; raises HostGone where nobody reads it."""
         data = b"\n" + json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._lock:
+            if self._closed:
+                raise HostGone("the channel was closed")
             self._write(memoryview(data))
+
+    def close(self) -> None:
+        """Whoever still wants to send gets HostGone; the descriptors are the caller's again."""
+        with self._lock:
+            self._closed = True
 
     def _write(self, left: memoryview) -> None:
         poller = select.poll()

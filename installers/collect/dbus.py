@@ -180,11 +180,12 @@ class Bus:
         try:
             self._socket.connect(path)
             user = str(os.geteuid()).encode().hex()
-            self._socket.sendall(f"\0AUTH EXTERNAL {user}\r\n".encode())
+            # In one piece, as systemd's own library does: systemd overlooks a call that arrives
+            # together with BEGIN until something else comes.
+            self._socket.sendall(f"\0AUTH EXTERNAL {user}\r\nBEGIN\r\n".encode())
             answer = self._until(b"\r\n")
             if not answer.startswith(b"OK "):
                 raise DBusError(f"{path} refused us: {answer.decode('ascii', 'replace')}")
-            self._socket.sendall(b"BEGIN\r\n")
             if not self._private:
                 self.call("/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
         except BaseException:

@@ -59,7 +59,7 @@ def kernel_fetch() -> Optional[Fetch]:
     return fetch
 
 
-def _members(fetch: Fetch, serial: int) -> list[dict[str, Optional[str]]]:
+def members(fetch: Fetch, serial: int) -> list[dict[str, Optional[str]]]:
     """What a keyring holds: [{"description", "keyid"}]; keyid is None where none is shown."""
     listed = fetch(KEYCTL_READ, serial)
     found: list[dict[str, Optional[str]]] = []
@@ -91,7 +91,7 @@ def collect(reader: Reader, fetch: Optional[Fetch] = None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in KEYRINGS:
         try:
-            found[name] = _members(fetch, serials[name]) if name in serials else []
+            found[name] = members(fetch, serials[name]) if name in serials else []
         except OSError as error:
             reader.miss(f"{fact}.{name}", error)
             found[name] = None

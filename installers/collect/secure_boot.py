@@ -32,7 +32,7 @@ def certificates(data: Optional[bytes]) -> list[Certificate]:
     return found
 
 
-def _database(data: Optional[bytes]) -> list[dict[str, Optional[str]]]:
+def database(data: Optional[bytes]) -> list[dict[str, Optional[str]]]:
     """Certificates of ``db``; one that is not DER still counts, by its digest."""
     listed: list[dict[str, Optional[str]]] = []
     for entry in efi.signatures(data or b""):
@@ -72,7 +72,7 @@ def collect(reader: Reader) -> dict[str, Any]:
     facts["enabled"] = efi.flag(reader, "SecureBoot", "secure_boot.enabled")
     facts["setup_mode"] = efi.flag(reader, "SetupMode", "secure_boot.setup_mode")
     try:
-        facts["db"] = _database(efi.variable(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
+        facts["db"] = database(efi.variable(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
         revoked = efi.variable(reader, "dbx", efi.IMAGE_SECURITY)
         facts["dbx_entries"] = None if revoked is None else len(efi.signatures(revoked))
     except efi.SignatureListError as error:

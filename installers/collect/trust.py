@@ -21,9 +21,8 @@ ANCHORS = (
     "/etc/pki/ca-trust/source/anchors",
     "/etc/pki/trust/anchors",
 )
-PEM = re.compile(
-    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END", re.S
-)
+BEGIN = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
+END = b"-----END"
 
 
 def fingerprints(bundle: bytes) -> list[str]:
@@ -32,11 +31,13 @@ def fingerprints(bundle: bytes) -> list[str]:
     A block that is not base64 is left out: programs that read the bundle skip it as well.
     """
     found = []
-    for block in PEM.findall(bundle):
+    for block in BEGIN.split(bundle)[1:]:
         try:
-            found.append(hashlib.sha256(binascii.a2b_base64(block)).hexdigest())
+            der = binascii.a2b_base64(block[: block.find(END)])
         except binascii.Error:
             continue
+        if der:
+            found.append(hashlib.sha256(der).hexdigest())
     return found
 
 
