@@ -58,33 +58,33 @@ class Resolved:
 
 @dataclass(frozen=True)
 class AptSource:
-    """One repository line: ``components`` are the words after the suite."""
+    """One repository. ``components`` of its binary packages: none if it has sources only."""
 
     uri: str
     components: list[str]
 
 
 def apt_sources(host: Host) -> list[AptSource]:
-    """The enabled binary repositories, from both formats of sources.list(5)."""
+    """The enabled repositories, from both formats of sources.list(5)."""
     found = []
     for path in ["/etc/apt/sources.list", *host.glob("/etc/apt/sources.list.d", "*.list")]:
         for line in (host.read(path) or "").splitlines():
             words = re.sub(r"\[[^\]]*\]", "", line.split("#")[0]).split()
-            if len(words) >= 3 and words[0] == "deb":
-                found.append(AptSource(words[1], words[3:]))
+            if len(words) >= 3 and words[0] in ("deb", "deb-src"):
+                found.append(AptSource(words[1], words[3:] if words[0] == "deb" else []))
     for path in host.glob("/etc/apt/sources.list.d", "*.sources"):
         for stanza in re.split(r"\n\s*\n", host.read(path) or ""):
             field = parse_stanza(re.sub(r"(?m)^#.*\n?", "", stanza))
             if field.get("enabled", "yes").lower() in ("no", "false", "0"):
                 continue
-            if "deb" in field.get("types", "").split():
-                components = field.get("components", "").split()
-                found += [AptSource(uri, components) for uri in field.get("uris", "").split()]
+            binary = "deb" in field.get("types", "").split()
+            components = field.get("components", "").split() if binary else []
+            found += [AptSource(uri, components) for uri in field.get("uris", "").split()]
     return found
 
 
 def apt_hosts(host: Host) -> list[str]:
-    """The names that apt will contact, sorted."""
+    """The names that apt will contact, sorted; an update asks source repositories too."""
     names = {urlsplit(source.uri).hostname for source in apt_sources(host)}
     return sorted(name for name in names if name)
 

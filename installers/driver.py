@@ -275,7 +275,7 @@ class Driver(Installer):
                 if not elf.modinfo(body).get("vermagic", [""])[0].startswith(f"{kernel} "):
                     raise NodeError(f"{name} was not built for {kernel}", where="driver")
                 cms, _ = s.sign(name, body)
-                signed[name] = _attach(name, body, cms, certificate)
+                signed[name] = attach(name, body, cms, certificate)
         return signed
 
     def _install(
@@ -382,7 +382,7 @@ def _lines(text: Optional[str]) -> Optional[list[str]]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:
+def attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:
     """The signed module, read back and verified; NodeError when the signer's answer is no good."""
     try:
         signed = modsig.attach(body, cms)

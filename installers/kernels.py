@@ -17,7 +17,7 @@ def module_directory(kernel: str) -> str:
     return f"/lib/modules/{kernel}/updates/airlock"
 
 
-def _release_order(release: str) -> list[tuple[int, int, str]]:
+def release_order(release: str) -> list[tuple[int, int, str]]:
     """A sort key under which 6.1.0-9 < 6.1.0-10 and 6.12~rc1 < 6.12."""
     parts = re.findall(r"\d+|~|[^\d~]+", release)
     kinds = [(2, int(p), "") if p.isdigit() else (0 if p == "~" else 1, 0, p) for p in parts]
@@ -36,7 +36,7 @@ def boot_kernel(host: Host, config: Config) -> Optional[str]:
     ]
     if config.boot_kernel:
         return config.boot_kernel if config.boot_kernel in installed else None
-    return max(installed, key=_release_order, default=None)
+    return max(installed, key=release_order, default=None)
 
 
 def record(host: Host, kernel: Optional[str]) -> dict[str, Any]:
