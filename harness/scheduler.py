@@ -87,12 +87,11 @@ class ByCell:
     def schedule(self) -> None:
         """Hand out work: the first time to all, later to a worker that came in another's place."""
         if self._ids is None:
-            (first, ids), *others = self._collections.items()
-            for node, collection in others:
+            ids = next(iter(self._collections.values()))
+            for node, collection in self._collections.items():
                 if collection != ids:
                     self._differs(ids, collection, node)
                     return
-            del first
             self._ids = ids
             groups: dict[str, list[int]] = {}
             for index, nodeid in enumerate(ids):
@@ -112,9 +111,10 @@ class ByCell:
     def remove_node(self, node: WorkerController) -> str | None:
         """A worker has gone; the check that it died in, which is not run again."""
         self._collections.pop(node, None)
-        died_in, *rest = self._sent.pop(node) or [None]
-        if died_in is None or self._ids is None:
+        sent = list(self._sent.pop(node))
+        if not sent or self._ids is None:
             return None
+        died_in, *rest = sent
         groups: dict[str, list[int]] = {}
         for index in rest:
             nodeid = self._ids[index]

@@ -13,7 +13,7 @@ from reports.read import read_report
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-CHECKS = '''
+CHECKS = """
 import os, signal, time
 from pathlib import Path
 from harness.checks import check, fact, fail
@@ -43,7 +43,7 @@ def test_worker(node):
 @check(id="small.zz-last", severity="minor", title="It is the last", remedy="none")
 def test_zz_last(node):
     assert node.cell.provider
-'''
+"""
 IDS = [
     "small.kernel",
     "small.os",
