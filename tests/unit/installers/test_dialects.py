@@ -167,6 +167,21 @@ def test_apt_command_line_file_wins_over_the_images(tmp_path: Path) -> None:
     assert f'Acquire::http::Proxy "{URL}";' in said
 
 
+HELPER = "/usr/lib/apt/apt-helper"
+
+
+@pytest.mark.skipif(not Path(HELPER).exists(), reason="apt is not installed")
+def test_apt_sends_the_decoded_password(tmp_path: Path, recorder: Recorder) -> None:
+    secret = tmp_path / "apt.conf"
+    secret.write_text(apt.command_line_file(proxied(recorder.port)))
+    secret.chmod(0o600)
+    target = tmp_path / "got"
+    run(HELPER, f"-c={secret}", "download-file", "http://nowhere.example/x", str(target))
+    assert target.read_text() == "ok"
+    assert "GET http://nowhere.example/x" in recorder.heads[0]
+    assert BASIC in recorder.heads[0]
+
+
 @needs("git")
 def test_git_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "gitconfig"
