@@ -292,6 +292,7 @@ def test_a_keeper_that_is_killed_takes_squid_with_it(make: Any) -> None:
             time.sleep(0.02)
         assert _helpers(squid.dir) == []
         assert not squid.alive
+    assert _left(squid.name) == []
 
 
 USER = """
