@@ -77,29 +77,42 @@ class _Decoder:
         return text
 
     def value(self, kind: str) -> Any:
-        code = kind[0]
+        code = kind[:1]
         if code in FIXED:
             return self.fixed(code)
-        if code in "sog":
+        if code in ("s", "o", "g"):
             return self.string(code)
         if code == "v":
             return self.value(self.string("g"))
         if code == "a":
             return self.array(kind[1:])
+        if not code or code not in "({":
+            raise DBusError(f"there is no type {kind!r}")
         self.pad(8)
         return tuple(self.value(part) for part in _split(kind[1:-1]))
 
     def array(self, kind: str) -> Any:
         size = self.fixed("u")
-        self.pad(FIXED[kind[0]][1] if kind[0] in FIXED else ALIGN[kind[0]])
+        self.pad(FIXED[kind[0]][1] if kind[0] in FIXED else ALIGN[kind[:1]])
         end = self.offset + size
         items = []
         while self.offset < end:
+            start = self.offset
             items.append(self.value(kind))
+            if self.offset == start:
+                raise DBusError(f"an array of {kind!r}, which takes no bytes")
         return dict(items) if kind[0] == "{" else items
 
     def values(self, signature: str) -> list[Any]:
         return [self.value(kind) for kind in _split(signature)]
+
+
+def decode(data: bytes, signature: str, order: str = "<", offset: int = 0) -> list[Any]:
+    """The values of a message's body; raises DBusError where the bytes are none."""
+    try:
+        return _Decoder(data, order, offset).values(signature)
+    except (struct.error, LookupError, TypeError, ValueError) as error:
+        raise DBusError(f"a message that cannot be read: {error}") from error
 
 
 class _Encoder:
@@ -222,10 +235,13 @@ class Bus:
         order = "<" if head[:1] == b"l" else ">"
         size, _serial, fields_size = struct.unpack(order + "III", head[4:16])
         rest = self._take((fields_size + 7 & ~7) + size)
-        decoder = _Decoder(head + rest, order, 12)
-        fields: dict[int, Any] = dict(decoder.value("a(yv)"))
-        decoder.pad(8)
-        return head[1], fields, decoder.values(fields.get(SIGNATURE, ""))
+        fields: dict[int, Any] = dict(decode(head + rest, "a(yv)", order, 12)[0])
+        # The body is aligned by itself: it starts at a multiple of 8.
+        return (
+            head[1],
+            fields,
+            decode(rest[-size:] if size else b"", fields.get(SIGNATURE, ""), order),
+        )
 
     def call(
         self, path: str, interface: str, member: str, kinds: str = "", *arguments: Argument

@@ -70,6 +70,6 @@ def collect(reader: Reader, socket: Optional[str] = None) -> dict[str, Any]:
                 "units": {name: _unit(bus, name) for name in UNITS},
                 "version": bus.get(dbus.MANAGER_PATH, "Manager", "Version"),
             }
-    except (OSError, ValueError, LookupError) as error:
+    except OSError as error:
         reader.miss("systemd", error)
         return empty

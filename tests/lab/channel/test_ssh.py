@@ -1,0 +1,213 @@
+"""The SSH transport against a real sshd, unpacked for the test and never installed."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.daemons import unpack_debs
+from harness.node import Transport
+from harness.pack import pack
+from harness.state import cache_dir
+from harness.testinfra_host import make_host
+from harness.transports.base import CommandTimeout, NodeGone, TransportError
+from harness.transports.ssh import SshTransport
+
+pytestmark = pytest.mark.lab
+KNOWN = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]
+
+# As root sshd wants a user of its own to leave its rights to, and this machine may have none.
+AS_ROOT = """
+mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/run" /run && mkdir -p /run/sshd || exit 1
+for hidden in $3; do mount --bind /dev/null "$hidden"; done
+exec "$2" -D -e -f "$1/config"
+"""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@contextlib.contextmanager
+def running_sshd(*, python: bool = True) -> Iterator[tuple[int, Path]]:
+    """(port, folder) of an sshd that lets in whoever runs this test, by the key ``folder/user``.
+
+    Without ``python`` its sessions find no python3: only root can arrange that.
+    """
+    root = unpack_debs(["openssh-server"], cache_dir("daemons"))
+    with tempfile.TemporaryDirectory(prefix="ssh-test-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        for key in ("host", "user"):
+            argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
+            subprocess.run(argv, check=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        (folder / "config").write_text(
+            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
+            f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+            "PermitRootLogin yes\n"
+        )
+        sshd = root / "usr/sbin/sshd"
+        argv = [str(sshd), "-D", "-e", "-f", str(folder / "config")]
+        if os.geteuid() == 0:
+            passwd = Path("/etc/passwd").read_text()
+            if "\nsshd:" not in passwd:
+                passwd += "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
+            (folder / "passwd").write_text(passwd)
+            (folder / "run").mkdir()
+            found = {str(Path(d, "python3").resolve()) for d in PATH.split(":")}
+            hidden = "" if python else " ".join(p for p in found if Path(p).exists())
+            argv = ["unshare", "--mount", "sh", "-c", AS_ROOT, "sh", str(folder), str(sshd), hidden]
+        log = stack.enter_context((folder / "log").open("w"))
+        process = subprocess.Popen(argv, stderr=log)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        _wait_for(port, process, folder / "log")
+        yield port, folder
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def sshd() -> Iterator[tuple[int, Path]]:
+    """A running sshd."""
+    with running_sshd() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def node_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``airlock-node.pyz`` of this source tree."""
+    return pack(tmp_path_factory.mktemp("node-file")).path
+
+
+Connect = Callable[[tuple[int, Path]], SshTransport]
+
+
+@pytest.fixture
+def connect(node_file: Path) -> Iterator[Connect]:
+    """Makes transports to an sshd, and closes them."""
+    with contextlib.ExitStack() as stack:
+
+        def connected(sshd: tuple[int, Path]) -> SshTransport:
+            port, folder = sshd
+            options = ["-i", f"{folder}/user", "-o", "IdentitiesOnly=yes", *KNOWN]
+            node = SshTransport("127.0.0.1", node_file, port=port, options=options)
+            stack.callback(node.close)
+            return node
+
+        yield connected
+
+
+def test_facts_commands_and_files_over_one_connection(
+    connect: Connect, sshd: tuple[int, Path]
+) -> None:
+    node, folder = connect(sshd), sshd[1]
+    assert isinstance(node, Transport)
+    before = (folder / "log").read_text().count("Accepted publickey")
+    facts = node.facts("n")
+    assert facts["nonce"] == "n"
+    assert facts["kernel"]["release"] == os.uname().release
+    assert node.run("echo it\\'s; exit 4").code == 4
+    assert node.run(["printf", "%s", "a b"]).out == b"a b"
+    data = os.urandom(2_000_000)
+    node.put(data, str(folder / "file"))
+    assert node.get(str(folder / "file")) == data
+    started = time.monotonic()
+    node.facts()
+    assert time.monotonic() - started < 1
+    assert (folder / "log").read_text().count("Accepted publickey") - before == 1
+
+
+def test_commands_see_a_clean_environment(connect: Connect, sshd: tuple[int, Path]) -> None:
+    names = {line.split(b"=")[0] for line in connect(sshd).run(["env"]).out.splitlines()}
+    assert names == {b"PATH", b"LANG", b"HOME"}
+
+
+def test_the_node_file_is_copied_once_to_a_folder_of_ours(
+    connect: Connect, sshd: tuple[int, Path], node_file: Path
+) -> None:
+    connect(sshd).facts()
+    digest = hashlib.sha256(node_file.read_bytes()).hexdigest()
+    copy = Path(f"/tmp/airlock-{os.getuid()}/{digest}.pyz")
+    first = copy.stat()
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    connect(sshd).facts()
+    assert copy.stat().st_mtime_ns == first.st_mtime_ns
+    copy.write_bytes(b"something else")
+    assert connect(sshd).facts("n")["nonce"] == "n"
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest
+
+
+def test_a_node_with_only_sh_says_what_could_not_be_read(
+    connect: Connect, sshd: tuple[int, Path]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can hide python3 from a session")
+    full = connect(sshd).facts()
+    with running_sshd(python=False) as without:
+        _only_sh(connect(without), full)
+
+
+def _only_sh(bare: SshTransport, full: dict[str, Any]) -> None:
+    facts = bare.facts("n")
+    for area in ("os", "identity", "kernel", "packages", "trust"):
+        assert facts[area] == full[area], area
+    assert facts["nonce"] == "n"
+    assert facts["modules"] is None
+    for name in ("python", "modules", "hygiene", "secure_boot.keyrings", "systemd"):
+        assert facts["unreadable"][name] == "the node has no python3, only sh"
+    assert "identity.boot_id" not in facts["unreadable"]
+    assert bare.run(["echo", "a  b"]).out == b"a  b\n"
+    assert bare.run("cat", stdin=b"\0in").out == b"\0in"
+    assert make_host(bare).file("/etc/passwd").exists
+    with pytest.raises(TransportError, match=r"probe: the node has no python3, only sh"):
+        bare.probe()
+
+
+def test_a_command_that_hangs(connect: Connect, sshd: tuple[int, Path]) -> None:
+    node = connect(sshd)
+    with pytest.raises(CommandTimeout, match="its last words: said"):
+        node.run("echo said; sleep 30", timeout=0.5)
+    assert node.run("echo on").out == b"on\n"
+
+
+def test_a_connection_that_is_cut(connect: Connect, sshd: tuple[int, Path]) -> None:
+    node = connect(sshd)
+    node.facts()
+    with pytest.raises(NodeGone, match="the node closed the connection"):
+        node.run("kill -9 $PPID")
+    assert node.run("echo again").out == b"again\n"
+
+
+def test_nobody_is_let_in_without_a_key(sshd: tuple[int, Path], node_file: Path) -> None:
+    port, folder = sshd
+    options = ["-i", f"{folder}/host", "-o", "IdentitiesOnly=yes", "-F", "none", *KNOWN]
+    node = SshTransport("127.0.0.1", node_file, port=port, options=options)
+    with pytest.raises(TransportError, match=f"127.0.0.1: .*{getpass.getuser()}.*denied"):
+        node.facts()
+    node.close()
+
+
+def test_nobody_listens(node_file: Path) -> None:
+    node = SshTransport("127.0.0.1", node_file, port=1)
+    with pytest.raises(TransportError, match="Connection refused"):
+        node.run("true")
+    node.close()
