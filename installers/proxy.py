@@ -78,9 +78,9 @@ class Proxy(Installer):
             if self.want.asserted:
                 manager = environment.manager_environment(host)
                 found.update({f"systemd-manager:{key}": value for key, value in manager.items()})
-        found["node-file"] = _sha256(host.read_bytes(units.NODE_FILE))
-        if running_pyz() is None:
-            found.pop("node-file")
+        installed = host.read_bytes(units.NODE_FILE)
+        if installed is not None and running_pyz() is not None:
+            found["node-file"] = _sha256(installed)
         found["unit"] = units.inspect(host, units.PROXY, units.PROXY_TEXT)
         return found
 

@@ -154,6 +154,9 @@ def _holding(host: Host, needles: list[bytes]) -> list[str]:
             # Ours while the installers run; the session removes it.
             if node_path == APT_CONF or path.is_symlink() or not path.is_file():
                 continue
+            # What is mounted for the build (a tmpfs on /run, a socket) is not in the image.
+            if path.stat().st_dev != host.root.stat().st_dev:
+                continue
             if path.stat().st_size <= _SEARCH_LIMIT and pattern.search(path.read_bytes()):
                 found.append(node_path)
     return found
