@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -19,10 +20,12 @@ from installers.config import Config
 from installers.dialects import apt, clients, environment
 from installers.dialects.base import Dialect, wanted
 from installers.engine import Change, Contract, Installer, Problem, run_directory
+from installers.errors import CommandError
 from installers.host import APT_CONF, Host
 from installers.journal import Log, recall, remember
 
 _REEXEC = "systemd-manager:reexec"
+_REEXEC_PATIENCE = 60.0
 
 
 def dialects() -> list[Dialect]:
@@ -211,5 +214,18 @@ def _sha256(data: Optional[bytes]) -> str:
 
 
 def _reexec(host: Host) -> None:
-    """Only a re-executed manager reads ``DefaultEnvironment=`` again; services go on running."""
+    """Only a re-executed manager reads ``DefaultEnvironment=`` again; services go on running.
+
+    systemctl returns when the old manager closes the connection, and nothing says when the new one
+    listens: it is asked until it answers.
+    """
     host.run(["systemctl", "daemon-reexec"], timeout=120)
+    deadline = time.monotonic() + _REEXEC_PATIENCE
+    while True:
+        try:
+            environment.manager_environment(host)
+            return
+        except CommandError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
