@@ -16,6 +16,7 @@ import pytest
 from harness.checks import MARKER_LINE
 from installers.exits import Exit
 
+#: Our name among pytest's plugins, and in what xdist's controller tells its workers.
 SESSION = "airlock-session"
 
 
@@ -39,7 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER_LINE)
     socket = config.getoption("airlock_run")
     target = config.getoption("airlock_target")
-    if target and socket and not hasattr(config, "workerinput"):
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        # A worker sees the command line of its controller, and not the run that was made there.
+        socket, target = worker.get(SESSION), None
+    if target and socket:
         raise pytest.UsageError("--airlock-target and --airlock-run exclude each other")
     if not (socket or target):
         return
@@ -47,10 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from harness.session import AirlockSession, serve_target
 
     try:
-        if target and not socket:
-            socket = serve_target(config, target)
-            # xdist hands the options of this process to its workers.
-            config.option.airlock_run = socket
+        socket = socket or serve_target(config, target)
         config.pluginmanager.register(AirlockSession(config, socket), SESSION)
     except AirlockError as error:
         raise pytest.UsageError(str(error)) from error
@@ -62,7 +64,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     try:
         return (yield)
     except pytest.UsageError as error:
-        if not config.pluginmanager.has_plugin(SESSION):
+        if not (config.getoption("airlock_target") or config.getoption("airlock_run")):
             raise
         for line in error.args:
             print(f"ERROR: {line}")

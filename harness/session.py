@@ -11,13 +11,13 @@ import pytest
 
 from harness.broker import Client
 from harness.checks import Check, check_of, record
+from harness.plugin import SESSION
 from harness.pool import Unavailable
 from harness.scheduler import MARK, cell_of
 from installers.exits import Exit
 
 if TYPE_CHECKING:
     from harness.node import Node
-
 
 #: The attribute of a test report that holds our record; xdist carries plain data across.
 RECORD = "airlock_record"
@@ -28,6 +28,7 @@ class AirlockSession:
 
     def __init__(self, config: pytest.Config, socket: str) -> None:
         self.is_worker = hasattr(config, "workerinput")
+        self._socket = socket
         self._client = Client(socket)
         self.cells: dict[str, dict[str, str]] = {
             cell["id"]: cell for cell in self._client.ask("hello")
@@ -35,7 +36,6 @@ class AirlockSession:
         self.outcomes: Counter[str] = Counter()
         self._nodes: dict[str, Node] = {}
         self._told: set[str] = set()
-        self._distributes = False
 
     # Collection
 
@@ -75,11 +75,15 @@ class AirlockSession:
             self._client.ask("lost", what=f"{report.nodeid}: {' '.join(why)}")
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where the run is."""
+        node.workerinput[SESSION] = self._socket
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """One cell, one worker."""
         from harness.scheduler import ByCell
 
-        self._distributes = True
         return ByCell(config, log, self.cells)
 
     # Nodes

@@ -1,0 +1,94 @@
+"""``pytest DIR --airlock-target``: the plugin without the command, and its exit statuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.core.workbench import Bench
+
+PASSES = "assert fact(node, 'kernel.release')"
+FAILS = "fail('it is wrong')"
+SKIPS = "import pytest; pytest.skip('not here')"
+BREAKS = "raise OSError('the lab')"
+UNKNOWN = "not_verified('nobody knows')"
+
+HEAD = "from harness.checks import check, fact, fail, not_verified\n"
+CHECK = """
+@check(id="alone.{name}", severity="major", title="t", remedy="r")
+def test_{name}(node):
+    {body}
+"""
+
+
+def alone(bench: Bench, bodies: list[str], *words: str) -> tuple[int, str]:
+    """Run pytest over checks with these bodies, on this machine."""
+    checks = bench.path / "alone"
+    checks.mkdir()
+    text = "".join(CHECK.format(name=f"n{i}", body=body) for i, body in enumerate(bodies))
+    (checks / "test_alone.py").write_text(HEAD + text)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", str(checks), "-c", "/dev/null"),
+            *("-p", "xdist.plugin", "-p", "harness.plugin", "-p", "no:cacheprovider"),
+            *("--airlock-target", "local", *words),
+        ],
+        cwd=bench.path,
+        env={**bench.environment(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "1")], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    ("bodies", "status"),
+    [
+        ([PASSES, SKIPS, UNKNOWN], 0),
+        ([PASSES, FAILS, BREAKS], 1),
+        ([PASSES, BREAKS], 3),
+        ([SKIPS, UNKNOWN], 4),
+    ],
+    ids=["pass", "fail", "error", "nothing"],
+)
+def test_pytests_statuses_become_ours(
+    bench: Bench, bodies: list[str], status: int, words: tuple[str, ...]
+) -> None:
+    found, output = alone(bench, bodies, *words)
+    assert found == status, output
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("-k", "no_such_check"), 4, "deselected"),
+        (("--airlock-target", "nonsense://x"), 2, "is no target"),
+        (("--airlock-run", "/no/socket"), 2, "exclude each other"),
+    ],
+)
+def test_usage_errors_have_our_status(
+    bench: Bench, words: tuple[str, ...], status: int, said: str
+) -> None:
+    found, output = alone(bench, [PASSES], *words)
+    assert (found, said in output) == (status, True), output
+
+
+def test_a_file_that_cannot_be_imported_is_exit_3(bench: Bench) -> None:
+    found, output = alone(bench, ["pass\nimport no_such_module"])
+    assert found == 3, output
+
+
+def test_check_is_the_same_with_a_report(bench: Bench) -> None:
+    # The fake's small checks: this machine is a node like any other.
+    process = bench.start("check", "local", "--checks", str(bench.checks), "-k", "kernel or ping")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    (cell,) = bench.report().cells
+    assert (cell.verdict, cell.provider, cell.simulated) == ("pass", "host", False)
+    assert cell.ledger is None
