@@ -170,3 +170,14 @@ def test_sabotage_cannot_be_applied_where_there_is_no_shell(bench: Bench) -> Non
     status, _ = bench.run("--scenario", "proxy-auth", "--sabotage", "break-it")
     assert status == 3
     assert "break-it" in bench.cell(AUTH).reason or "cannot do" in bench.cell(AUTH).reason
+
+
+def test_a_good_fake_node_passes_every_check_that_ships(bench: Bench) -> None:
+    process = bench.start("run", "--provider", "fake", "-n", "2")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    for cell in bench.report().cells[:3]:
+        found = outcomes(cell)
+        # What is left out needs a shell, or the build that a fake never had.
+        assert set(found.values()) == {"pass", "skip"}
+        assert list(found.values()).count("pass") > 20
