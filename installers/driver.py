@@ -152,7 +152,7 @@ class Driver(Installer):
     def contract(self, host: Host) -> Contract:
         """Hosts of apt's sources, bytes, disk, the signing key, and the fix-ups that may apply."""
         kernel = kernels.boot_kernel(host, self.config)
-        if kernel is None or not self._changes(host):
+        if kernel is None or self.refuse(host) or not self._changes(host):
             return Contract()
         disk = dict(_DISK)
         notes = [f"the driver is built for kernel {kernel}, unless the module cache has it"]
