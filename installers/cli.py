@@ -108,7 +108,9 @@ def _verb(options: argparse.Namespace) -> int:
 
 def _config(host: Host, options: argparse.Namespace) -> Config:
     try:
-        return from_attributes(metadata.load(options.metadata, patience=metadata.PATIENCE), options.metadata)
+        return from_attributes(
+            metadata.load(options.metadata, patience=metadata.PATIENCE), options.metadata
+        )
     except NodeError as error:
         if options.verb == "apply":
             Journal(host).write(
