@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -177,7 +177,10 @@ def _subordinate_ids() -> list[Finding]:
     """Ordinary users need ranges in /etc/subuid and /etc/subgid (subuid(5))."""
     if os.geteuid() == 0:
         return []
-    user = getpass.getuser()
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in containers an id may have no name
+        user = str(os.getuid())
     why = "the files of an image belong to many users"
     findings = []
     for name in ("subuid", "subgid"):

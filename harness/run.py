@@ -216,11 +216,13 @@ def _check(request: Request, broker: Broker, directory: Path, brake: Brake, cell
 def pytest_command(request: Request, socket: Path, cells: int) -> list[str]:
     """The command line that runs the checks of a run."""
     workers = min(request.workers or os.cpu_count() or 1, cells)
+    home = request.conformance.resolve().parent
     keyword = ["-k", request.keyword] if request.keyword else []
     return [
         *(sys.executable, "-m", "pytest", str(request.conformance)),
         # No configuration but this command line: the same checks in a checkout and in a tool.
-        *("-c", os.devnull, f"--rootdir={request.conformance.resolve().parent}"),
+        # Without a confcutdir pytest would look into every directory from the root down.
+        *("-c", os.devnull, f"--rootdir={home}", f"--confcutdir={home}"),
         *("-p", "xdist.plugin", "-p", "harness.plugin", "-p", "no:cacheprovider"),
         *("-n", str(workers), f"--max-worker-restart={workers * 2}"),
         *("--strict-markers", "--tb=short", "-q", f"--airlock-run={socket}", *keyword),

@@ -68,8 +68,8 @@ def test_it_installs_with_sudo_only_when_it_must(
         calls.append(words)
         return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(doctor.subprocess, "run", run)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    monkeypatch.setattr("harness.doctor.subprocess.run", run)
+    monkeypatch.setattr("harness.doctor.shutil.which", lambda name, **_: f"/usr/bin/{name}")
     finding = doctor.Finding("x", "missing", "", "", packages=("some-package",))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     doctor.fix([finding], lambda _: None)
@@ -84,7 +84,8 @@ def test_it_installs_with_sudo_only_when_it_must(
 def test_without_root_and_sudo_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(
-        doctor.shutil, "which", lambda name, **_: None if name == "sudo" else f"/usr/bin/{name}"
+        "harness.doctor.shutil.which",
+        lambda name, **_: None if name == "sudo" else f"/usr/bin/{name}",
     )
     finding = doctor.Finding("x", "missing", "", "", packages=("some-package",))
     with pytest.raises(InfraError, match="as root: apt-get install some-package"):

@@ -32,6 +32,7 @@ def alone(bench: Bench, bodies: list[str], *words: str) -> tuple[int, str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", str(checks), "-c", "/dev/null"),
+            f"--confcutdir={bench.path}",
             *("-p", "xdist.plugin", "-p", "harness.plugin", "-p", "no:cacheprovider"),
             *("--airlock-target", "local", *words),
         ],
