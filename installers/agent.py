@@ -28,7 +28,7 @@ from typing import Any, Optional
 
 import installers
 from installers import controls, probe, thaw
-from installers.collect import hygiene, system, systemd
+from installers.collect import search, system, systemd
 from installers.collect.reader import Reader
 from installers.execute import Programs
 from installers.exits import Exit
@@ -261,7 +261,7 @@ class Agent:
 
     def _hygiene(self, request: Request) -> dict[str, Any]:
         secrets = [_bytes(text, "secrets_b64") for text in _field(request, "secrets_b64", list, [])]
-        self._facts.searched = hygiene.search(secrets, _field(request, "paths", list, None))
+        self._facts.searched = search.search(secrets, _field(request, "paths", list, None))
         return self._facts.searched
 
     def _thaw(self, request: Request) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Collector:
         self.controls: list[dict[str, Any]] = []
         self.probes: list[dict[str, Any]] = []
         self.searched: dict[str, Any] = {}
-        self._digests = modules.DigestCache()
+        self._seen = modules.Seen()
+        self._variables = efi.Variables()
 
     def collect(self, nonce: Optional[str] = None) -> dict[str, Any]:
         """The facts of this moment; ``nonce`` comes back, so that no answer is taken for another.
@@ -56,7 +57,7 @@ class Collector:
         ``clock`` is the node's Unix time, ``seconds`` how long this took, ``timings`` how long
         each area took, in milliseconds.
         """
-        facts = _Look(self.root, self._digests).facts(nonce)
+        facts = _Look(self.root, self._seen, self._variables).facts(nonce)
         facts["controls"] = self.controls
         facts["probes"] = self.probes
         if self.searched and facts["hygiene"]:
@@ -72,9 +73,10 @@ class Collector:
 class _Look:
     """One look at the node."""
 
-    def __init__(self, root: str, digests: modules.DigestCache) -> None:
+    def __init__(self, root: str, seen: modules.Seen, variables: efi.Variables) -> None:
         self.reader = Reader(root)
-        self.digests = digests
+        self.seen = seen
+        self.variables = variables
         self.timings: dict[str, float] = {}
 
     def area(self, name: str, collect: Callable[..., Any], *arguments: Any) -> Any:
@@ -90,7 +92,7 @@ class _Look:
 
     def _certificates(self, reader: Reader) -> list[Certificate]:
         """Certificates that a module's signer may be: ours, and those of the firmware's db."""
-        found = secure_boot.certificates(efi.variable(reader, "db", efi.IMAGE_SECURITY))
+        found = secure_boot.certificates(self.variables.read(reader, "db", efi.IMAGE_SECURITY))
         installed = modules.installed_certificate(reader)
         return [installed, *found] if installed else found
 
@@ -107,11 +109,11 @@ class _Look:
             "os": self.area("os", system.operating_system),
             "kernel": self.area("kernel", system.kernel),
             "python": self.area("python", system.python),
-            "secure_boot": self.area("secure_boot", secure_boot.collect),
+            "secure_boot": self.area("secure_boot", secure_boot.collect, self.variables),
             "network": self.area("network", network.collect),
             "proxy": self._proxy(manager),
             "trust": self.area("trust", trust.collect),
-            "modules": self.area("modules", modules.collect, certificates, self.digests),
+            "modules": self.area("modules", modules.collect, certificates, self.seen),
             "loaded_modules": self.area("loaded_modules", modules.loaded),
             "signing": self.area("signing", _signing),
             "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},

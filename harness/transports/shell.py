@@ -111,13 +111,16 @@ def _read(folder: str, lines: list[str], nonce: str | None, why: str) -> dict[st
 
 def _secure_boot(reader: Reader) -> dict[str, Any]:
     """What can be told of Secure Boot from the files alone; keyrings take a system call."""
-    database = efi.variable(reader, "db", efi.IMAGE_SECURITY)
-    revoked = efi.variable(reader, "dbx", efi.IMAGE_SECURITY)
-    enabled = efi.flag(reader, "SecureBoot", "secure_boot.enabled")
+    variables = efi.Variables()
+    database = variables.read(reader, "db", efi.IMAGE_SECURITY)
+    revoked = variables.read(reader, "dbx", efi.IMAGE_SECURITY)
+    enabled = variables.flag(reader, "SecureBoot", "secure_boot.enabled")
+    setup_mode = variables.flag(reader, "SetupMode", "secure_boot.setup_mode")
+    variables.close()
     return {
         "efi": enabled is not None,
         "enabled": enabled,
-        "setup_mode": efi.flag(reader, "SetupMode", "secure_boot.setup_mode"),
+        "setup_mode": setup_mode,
         "lockdown": secure_boot.selected(reader.line(secure_boot.LOCKDOWN)),
         "db": secure_boot.database(database),
         "dbx_entries": None if revoked is None else len(efi.signatures(revoked)),

@@ -189,6 +189,7 @@ class Bus:
         self._socket.settimeout(timeout)
         self._buffer = b""
         self._serial = 0
+        self._answers: dict[int, tuple[int, list[Any]]] = {}
         self._private = path != SYSTEM
         try:
             self._socket.connect(path)
@@ -200,7 +201,7 @@ class Bus:
             if not answer.startswith(b"OK "):
                 raise DBusError(f"{path} refused us: {answer.decode('ascii', 'replace')}")
             if not self._private:
-                self.call("/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
+                self.answer(self.ask("/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello"))
         except BaseException:
             self._socket.close()
             raise
@@ -243,32 +244,37 @@ class Bus:
             decode(rest[-size:] if size else b"", fields.get(SIGNATURE, ""), order),
         )
 
-    def call(
+    def ask(
         self, path: str, interface: str, member: str, kinds: str = "", *arguments: Argument
-    ) -> list[Any]:
-        """What a method returns; ``kinds`` is the arguments' signature, of "s" and "as" only.
+    ) -> int:
+        """Sends a method call; ``kinds`` is the arguments' signature, of "s" and "as" only.
 
-        Raises DBusError with the peer's own words, or OSError.
+        Returns its serial, for ``answer``: several questions can be on their way at once.
         """
         self._serial += 1
         owner = "org.freedesktop.DBus" if interface == "org.freedesktop.DBus" else SYSTEMD
         where = ("" if self._private else owner, path, interface, member)
         self._socket.sendall(_call(self._serial, where, kinds, arguments))
-        while True:
+        return self._serial
+
+    def answer(self, serial: int) -> list[Any]:
+        """What the call returned; raises DBusError with the peer's own words, or OSError."""
+        while serial not in self._answers:
             kind, fields, body = self._message()
-            if fields.get(REPLY_SERIAL) != self._serial:
-                continue  # a signal, or another's answer
-            if kind == ERROR:
-                raise DBusError(f"{member}: {body[0] if body else 'no reason given'}")
-            return body
+            if kind in (METHOD_RETURN, ERROR):
+                self._answers[fields.get(REPLY_SERIAL, 0)] = (kind, body)
+        kind, body = self._answers.pop(serial)
+        if kind == ERROR:
+            raise DBusError(str(body[0] if body else "no reason given"))
+        return body
 
-    def manager(self, member: str, kinds: str = "", *arguments: Argument) -> list[Any]:
-        """A method of systemd's manager object."""
-        return self.call(MANAGER_PATH, f"{SYSTEMD}.Manager", member, kinds, *arguments)
+    def ask_manager(self, member: str, kinds: str = "", *arguments: Argument) -> int:
+        """Asks a method of systemd's manager object."""
+        return self.ask(MANAGER_PATH, f"{SYSTEMD}.Manager", member, kinds, *arguments)
 
-    def get(self, path: str, interface: str, name: str) -> Any:
-        """One property of an object of systemd; ``interface`` is "Manager", "Unit", "Service"."""
-        return self.call(path, PROPERTIES, "Get", "ss", f"{SYSTEMD}.{interface}", name)[0]
+    def ask_property(self, path: str, interface: str, name: str) -> int:
+        """Asks a property of an object of systemd: of its "Manager", "Unit" or "Service"."""
+        return self.ask(path, PROPERTIES, "Get", "ss", f"{SYSTEMD}.{interface}", name)
 
 
 def unit_path(name: str) -> str:

@@ -6,9 +6,13 @@ EFI_SIGNATURE_LISTs (UEFI specification, section 32.4.1): a type GUID, three lit
 owner GUID followed by the data.
 """
 
+# ruff: noqa: PTH120 - paths come as text and go as text
 from __future__ import annotations
 
+import ctypes
+import os
 import struct
+import threading
 import uuid
 from typing import NamedTuple, Optional
 
@@ -22,6 +26,10 @@ X509 = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072")
 ATTRIBUTES = 4
 OWNER = 16
 LIST_HEADER = struct.Struct("<16sIII")
+LARGEST = 1 << 20
+EVENTS = 1 << 16
+# inotify.h: IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE
+CHANGES = 0x002 | 0x040 | 0x080 | 0x100 | 0x200
 
 
 class SignatureListError(ValueError):
@@ -58,15 +66,79 @@ def signatures(data: bytes) -> list[Signature]:
     return found
 
 
-def variable(reader: Reader, name: str, guid: str, fact: Optional[str] = None) -> Optional[bytes]:
-    """A variable's value without its attributes; None where the firmware has none."""
-    data = reader.data(f"{EFIVARS}/{name}-{guid}", fact)
-    if data is None or len(data) < ATTRIBUTES:
+class Variables:
+    """Reads variables, each once for as long as nobody writes to efivarfs.
+
+    Each read is a call into the firmware: 0.1 s and more where it runs emulated, which is more
+    than all other facts together. The kernel tells of every write (inotify(7)), and there is no
+    other way to change a variable while the kernel runs; where it cannot tell, nothing is kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Optional[bytes], Optional[OSError]]] = {}
+        self._watch: Optional[int] = None
+        self._watched = ""
+        # Held while reading: a second reader waits instead of asking the firmware as well.
+        self._lock = threading.Lock()
+
+    def read(
+        self, reader: Reader, name: str, guid: str, fact: Optional[str] = None
+    ) -> Optional[bytes]:
+        """A variable's value without its attributes; None where the firmware has none."""
+        path = reader.path(f"{EFIVARS}/{name}-{guid}")
+        with self._lock:
+            if self._changed(os.path.dirname(path)):
+                self._known.clear()
+            if path not in self._known:
+                self._known[path] = _read(path)
+            data, error = self._known[path]
+        if error is not None and fact is not None:
+            reader.miss(fact, error)
+        return data
+
+    def flag(self, reader: Reader, name: str, fact: str) -> Optional[bool]:
+        """A one-byte variable of the global namespace (SecureBoot, SetupMode)."""
+        value = self.read(reader, name, GLOBAL, fact)
+        return None if not value else value[-1] == 1
+
+    def _changed(self, folder: str) -> bool:
+        """Whether anything was written since the last call; True where that is not known."""
+        if self._watch is None or self._watched != folder:
+            self.close()
+            self._watch, self._watched = _watch(folder), folder
+            return True
+        try:
+            return bool(os.read(self._watch, EVENTS))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Gives the watch back."""
+        if self._watch is not None:
+            os.close(self._watch)
+            self._watch = None
+
+
+def _watch(folder: str) -> Optional[int]:
+    """An inotify descriptor that tells of changes in a folder; None where there is none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
         return None
-    return data[ATTRIBUTES:]
+    if libc.inotify_add_watch(fd, os.fsencode(folder), CHANGES) < 0:
+        os.close(fd)
+        return None
+    return int(fd)
 
 
-def flag(reader: Reader, name: str, fact: str) -> Optional[bool]:
-    """A one-byte variable of the global namespace (SecureBoot, SetupMode)."""
-    value = variable(reader, name, GLOBAL, fact)
-    return None if not value else value[-1] == 1
+def _read(path: str) -> tuple[Optional[bytes], Optional[OSError]]:
+    """The value or the error. One read(2) and no more: reading on would ask the firmware again."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, LARGEST)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return None, error
+    return (data[ATTRIBUTES:], None) if len(data) >= ATTRIBUTES else (None, None)

@@ -1,25 +1,18 @@
 """What must not be in an image: private keys, secrets, leftovers of the build.
 
-The facts look where such things usually are, by name; ``search`` reads every byte below the paths
-it is given, which takes seconds, and is an operation of its own.
+The facts look where such things usually are, by name; ``installers.collect.search`` reads every
+byte, which takes seconds, and is an operation of its own.
 """
 
 # Thousands of files are looked at: Path objects would cost more than reading them.
-# ruff: noqa: PTH113, PTH116, PTH119, PTH122, PTH123
+# ruff: noqa: PTH116, PTH119, PTH123
 
 from __future__ import annotations
 
-import base64
-import gzip
-import lzma
-import mmap
 import os
 import re
-import stat
-import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, Optional, Union
-from urllib.parse import quote
+from collections.abc import Iterator
+from typing import Any
 
 from installers.collect.reader import Reader
 
@@ -38,23 +31,9 @@ KEY_FOLDERS = (
     "/var/lib/shim-signed",
     "/var/lib/dkms",
 )
-# Facts are to be quick; whole home directories are what ``search`` is for.
+# Facts are to be quick; whole home directories are what a search is for.
 KEY_DEPTH = 3
 KEY_NAME = re.compile(r"\.(?:key|pem|priv|der|p8|p12|pfx)$|^id_[a-z0-9]+$|private|MOK", re.I)
-SEARCHED = (
-    "/etc",
-    "/var",
-    "/usr/lib/airlock",
-    "/usr/share/airlock",
-    "/usr/local",
-    "/root",
-    "/home",
-    "/opt",
-    "/boot",
-    "/srv",
-    "/tmp",  # noqa: S108 - searched, not written to
-    "/usr/src",
-)
 # Paths that only a build makes; a name ending in /* stands for what is in the folder.
 LEFTOVERS = (
     "/usr/sbin/policy-rc.d",
@@ -69,12 +48,7 @@ LEFTOVERS = (
 )
 # systemd's own private directories in /tmp are no leftovers.
 EXPECTED = re.compile(r"/systemd-private-|/\.(?:X11|ICE|XIM|font)-unix$|^/tmp/airlock-\d")
-PACK: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 HEAD = 4096
-CHUNK = 1 << 22
-LARGEST_UNPACKED = 1 << 28
-
-Readable = Union[bytes, mmap.mmap]
 
 
 def is_private_key(head: bytes) -> bool:
@@ -93,7 +67,7 @@ def is_private_key(head: bytes) -> bool:
     )
 
 
-def _files(folder: str, depth: int = 1 << 16) -> Iterator[str]:
+def files_below(folder: str, depth: int = 1 << 16) -> Iterator[str]:
     """Every regular file down to ``depth`` folders below; links are not followed.
 
     Other file systems are not entered: that keeps /proc, /sys and network mounts out whatever
@@ -123,7 +97,7 @@ def private_keys(reader: Reader) -> list[str]:
     found = []
     for folder in KEY_FOLDERS:
         base = reader.path(folder)
-        for real in _files(base, KEY_DEPTH):
+        for real in files_below(base, KEY_DEPTH):
             if not KEY_NAME.search(os.path.basename(real)):
                 continue
             path = folder + real[len(base) :]
@@ -158,130 +132,11 @@ def _host_keys(reader: Reader) -> list[dict[str, Any]]:
 
 
 def collect(reader: Reader) -> dict[str, Any]:
-    """What a quick look finds; ``secrets`` is [] here, ``search`` fills it."""
+    """What a quick look finds; ``secrets`` is [] here, a search fills it."""
     return {
         "private_keys": private_keys(reader),
         "secrets": [],
         "leftovers": _leftovers(reader),
         "ssh_host_keys": _host_keys(reader),
         "machine_id": reader.line("/etc/machine-id"),
-    }
-
-
-def forms(secret: bytes) -> dict[str, bytes]:
-    """The ways a secret is written down: plain, percent-encoded, UTF-16, base64."""
-    found = {"plain": secret}
-    encoded = quote(secret, safe="")
-    found["percent"] = encoded.encode()
-    found["percent-lower"] = re.sub(r"%..", lambda match: match[0].lower(), encoded).encode()
-    try:
-        text = secret.decode()
-        found["utf-16-le"] = text.encode("utf-16-le")
-        found["utf-16-be"] = text.encode("utf-16-be")
-    except UnicodeDecodeError:
-        pass
-    # Inside a longer base64 text a secret has three looks; its edges mix with the neighbours.
-    for shift in range(3):
-        coded = base64.b64encode(bytes(shift) + secret)
-        start = -(-shift * 4 // 3)
-        whole = (shift + len(secret)) // 3 * 4
-        if whole - start >= 8:
-            found[f"base64+{shift}"] = coded[start:whole]
-    unique: dict[bytes, str] = {}
-    for name, value in found.items():
-        unique.setdefault(value, name)
-    return {name: value for value, name in unique.items()}
-
-
-class _Needles:
-    """One expression that finds every form of every secret in a single pass."""
-
-    def __init__(self, secrets: list[bytes]) -> None:
-        self.found: list[tuple[str, int, str]] = []
-        self.meaning: dict[bytes, tuple[int, str]] = {}
-        for index, secret in enumerate(secrets):
-            for form, needle in forms(secret).items():
-                self.meaning.setdefault(needle, (index, form))
-        # Longest first: a secret that begins another one must not hide it.
-        ordered = sorted(self.meaning, key=len, reverse=True)
-        self.overlap = max([64, *(len(needle) for needle in ordered)])
-        self.expression = re.compile(b"|".join([*map(re.escape, ordered), PEM_KEY]))
-
-    def scan(self, data: Readable, base: int = 0) -> Iterator[tuple[int, Optional[int], str]]:
-        """(offset, secret's index or None for a private key, form) of each hit."""
-        for match in self.expression.finditer(data):
-            index, form = self.meaning.get(match.group(), (None, "pem"))
-            yield base + match.start(), index, form
-
-
-def _scan_file(path: str, needles: _Needles) -> Iterator[tuple[int, Optional[int], str]]:
-    """Hits in one file, and in what a .gz or .xz file unpacks to."""
-    with open(path, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode) or info.st_size == 0:
-            return
-        head = file.read(HEAD)
-        if is_private_key(head) and not re.search(PEM_KEY, head):
-            yield 0, None, "der"
-        if info.st_size <= HEAD:
-            yield from needles.scan(head)
-        else:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                yield from needles.scan(view)
-    unpack = PACK.get(os.path.splitext(path)[1])
-    if unpack is None:
-        return
-    try:
-        with unpack(path, "rb") as stream:
-            tail, base = b"", 0
-            while base < LARGEST_UNPACKED:
-                chunk = stream.read(CHUNK)
-                if not chunk:
-                    return
-                data = tail + chunk
-                yield from needles.scan(data, base - len(tail))
-                base += len(chunk)
-                tail = data[-needles.overlap + 1 :]
-    except (OSError, EOFError, lzma.LZMAError, zlib.error):
-        return  # named .gz and is not: its bytes were searched as they are
-
-
-def search(
-    secrets: list[bytes], paths: Optional[list[str]] = None, reader: Optional[Reader] = None
-) -> dict[str, Any]:
-    """Reads every file below ``paths`` for secrets (in all their forms) and private keys.
-
-    Returns {"secrets": [{"path", "offset", "secret", "form"}], "private_keys": [path], "files",
-    "bytes", "unreadable"}: ``secret`` is the index in the list, never its text. An empty secret
-    raises ValueError: it would be everywhere.
-    """
-    if any(len(secret) < 4 for secret in secrets):
-        raise ValueError("a secret to search for needs at least 4 bytes")
-    reader = reader or Reader()
-    needles = _Needles(secrets)
-    hits: dict[tuple[str, int, int], dict[str, Any]] = {}
-    keys: set[str] = set()
-    unreadable: dict[str, str] = {}
-    files = size = 0
-    for folder in paths if paths is not None else SEARCHED:
-        base = reader.path(folder)
-        for real in [base] if os.path.isfile(base) else _files(base):
-            path = folder + real[len(base) :]
-            files += 1
-            try:
-                size += os.lstat(real).st_size
-                for offset, index, form in _scan_file(real, needles):
-                    if index is None:
-                        keys.add(path)
-                    else:
-                        hit = {"path": path, "offset": offset, "secret": index, "form": form}
-                        hits.setdefault((path, offset, index), hit)
-            except (OSError, ValueError) as error:
-                unreadable[path] = str(error)
-    return {
-        "secrets": list(hits.values()),
-        "private_keys": sorted(key for key in keys if not re.search(r"/ssh_host_\w+_key$", key)),
-        "files": files,
-        "bytes": size,
-        "unreadable": unreadable,
     }

@@ -4,14 +4,13 @@ Which package owns a file is read from dpkg's lists (/var/lib/dpkg/info/*.list) 
 """
 
 # Thousands of files are looked at: Path objects would cost more than reading them.
-# ruff: noqa: PTH116, PTH119
+# ruff: noqa: PTH116, PTH119, PTH123
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import threading
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,6 +18,7 @@ from installers import elf, modsig
 from installers.asn1 import Certificate, DERError, load_certificate
 from installers.collect import packages
 from installers.collect.reader import Reader
+from installers.collect.remember import Remembered
 
 TREE = "/lib/modules"
 DPKG_INFO = "/var/lib/dpkg/info"
@@ -32,28 +32,22 @@ CERTIFICATE = "/usr/lib/airlock/signing-cert.der"
 Digests = dict[str, Any]
 
 
-class DigestCache:
-    """Remembers what reading a module's bytes told, for as long as the file is the same one.
+class Seen:
+    """What a resident agent remembers of modules between two looks; see Remembered.
 
-    90 MB of modules take seconds to hash in an emulated machine. The key holds everything that
-    changes with the file (inode, size, mtime, ctime) and the certificates it was verified with,
-    so that no value is ever older than the file.
+    90 MB of modules take seconds to hash in an emulated machine, and a kernel's tree has hundreds
+    of folders and a thousand files that never change.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], Digests] = {}
-        # Held while hashing: a second reader waits for the answer instead of working it out too.
-        self._lock = threading.Lock()
+        self.folders: Remembered[tuple[list[str], list[str]]] = Remembered()
+        self.lists: Remembered[frozenset[str]] = Remembered()
+        self._digests: Remembered[Digests] = Remembered()
 
-    def get(self, path: str, certificates: list[Certificate]) -> Digests:
-        """What ``_examine`` says of this file; raises OSError."""
-        stat = os.stat(path)
-        identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        key = (*identity, *(certificate.sha256 for certificate in certificates))
-        with self._lock:
-            if key not in self._known:
-                self._known[key] = _examine(Path(path), certificates)
-            return self._known[key]
+    def digests(self, path: str, certificates: list[Certificate]) -> Digests:
+        """What the bytes of a module tell; raises OSError."""
+        also = tuple(certificate.sha256 for certificate in certificates)
+        return self._digests.get(path, lambda path: _examine(Path(path), certificates), also)
 
 
 def _examine(path: Path, certificates: list[Certificate]) -> Digests:
@@ -96,15 +90,23 @@ def installed_certificate(reader: Reader) -> Optional[Certificate]:
         return None
 
 
-def _dpkg_owners(reader: Reader) -> dict[str, str]:
-    """Module path without /usr -> the package that owns it."""
+def _read_list(path: str) -> frozenset[str]:
+    """The modules that one of dpkg's lists names, without /usr."""
+    with open(path, "rb") as file:
+        return frozenset(name.decode("utf-8", "replace") for name in OWNED.findall(file.read()))
+
+
+def _dpkg_owners(reader: Reader, paths: list[str], seen: Seen) -> dict[str, str]:
+    """Which of these module paths a package owns, and which package."""
     owners: dict[str, str] = {}
+    wanted = set(paths)
+    folder = reader.path(DPKG_INFO)
     for name in reader.names(DPKG_INFO):
-        if not name.endswith(".list") or not OWNERS.search(name):
-            continue
-        package = name[: -len(".list")].split(":")[0]
-        for owned in OWNED.findall(reader.data(f"{DPKG_INFO}/{name}") or b""):
-            owners[owned.decode("utf-8", "replace")] = package
+        if name.endswith(".list") and OWNERS.search(name):
+            owned = seen.lists.get(f"{folder}/{name}", _read_list)
+            if owned:
+                package = name[: -len(".list")].split(":")[0]
+                owners.update(dict.fromkeys(wanted & owned, package))
     return owners
 
 
@@ -119,37 +121,45 @@ def _rpm_owners(reader: Reader, paths: list[str]) -> dict[str, str]:
     return {path: line for path, line in pairs if " " not in line}
 
 
-def _walk(folder: str, into: list[str]) -> None:
-    """Paths of every module below a folder; links are not followed."""
+def _list(folder: str) -> tuple[list[str], list[str]]:
+    """(folders, modules) in a folder, as names; links count as neither."""
+    folders, found = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(modsig.SUFFIXES):
+                if entry.is_file(follow_symlinks=False):
+                    found.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+    return folders, found
+
+
+def _walk(folder: str, seen: Seen, into: list[str]) -> None:
+    """Adds the path of every module below a folder."""
     try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
+        folders, found = seen.folders.get(folder, _list)
     except OSError:
         return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            _walk(entry.path, into)
-        elif entry.name.endswith(modsig.SUFFIXES) and entry.is_file(follow_symlinks=False):
-            into.append(entry.path)
+    into += [f"{folder}/{name}" for name in found]
+    for name in folders:
+        _walk(f"{folder}/{name}", seen, into)
 
 
-def _chosen(reader: Reader, found: list[str]) -> dict[str, Optional[str]]:
+def _chosen(reader: Reader, found: list[str], seen: Seen) -> dict[str, Optional[str]]:
     """Path on the node -> owner, of the modules that are reported."""
     kind = packages.manager(reader)
     nvidia = [path for path in found if os.path.basename(path).startswith("nvidia")]
     if kind == "dpkg":
-        owners = _dpkg_owners(reader)
-        chosen = [path for path in found if path in nvidia or path not in owners]
+        owners = _dpkg_owners(reader, found, seen)
+        chosen = {*nvidia, *(path for path in found if path not in owners)}
     else:
         owners = _rpm_owners(reader, nvidia) if kind == "rpm" else {}
-        chosen = nvidia
+        chosen = set(nvidia)
         reader.miss("modules.unowned", "which modules no package owns is known with dpkg only")
     return {path: owners.get(path) for path in sorted(chosen)}
 
 
-def collect(
-    reader: Reader, certificates: list[Certificate], cache: DigestCache
-) -> list[dict[str, Any]]:
+def collect(reader: Reader, certificates: list[Certificate], seen: Seen) -> list[dict[str, Any]]:
     """Every nvidia module and every module no package owns, of every installed kernel.
 
     ``digest_ok`` is None where the module is unsigned or its signer is none of ``certificates``.
@@ -157,9 +167,9 @@ def collect(
     """
     base = reader.path(TREE)
     walked: list[str] = []
-    _walk(base, walked)
+    _walk(base, seen, walked)
     found = []
-    for path, owner in _chosen(reader, [TREE + path[len(base) :] for path in walked]).items():
+    for path, owner in _chosen(reader, [TREE + path[len(base) :] for path in walked], seen).items():
         real = base + path[len(TREE) :]
         name = os.path.basename(path)
         entry: dict[str, Any] = {
@@ -180,7 +190,7 @@ def collect(
         }
         try:
             entry["size"] = os.stat(real).st_size
-            digests = cache.get(real, certificates)
+            digests = seen.digests(real, certificates)
         except OSError as error:
             digests = {"error": str(error)}
         if "error" in digests:

@@ -46,7 +46,7 @@ def database(data: Optional[bytes]) -> list[dict[str, Optional[str]]]:
     return listed
 
 
-def collect(reader: Reader) -> dict[str, Any]:
+def collect(reader: Reader, variables: efi.Variables) -> dict[str, Any]:
     """The state of Secure Boot.
 
     ``enabled`` is None where there is no UEFI; ``db`` is [] there. ``dbx_entries`` counts hashes
@@ -69,11 +69,11 @@ def collect(reader: Reader) -> dict[str, Any]:
     if not facts["efi"]:
         reader.miss("secure_boot.enabled", "the machine was not started by UEFI firmware")
         return facts
-    facts["enabled"] = efi.flag(reader, "SecureBoot", "secure_boot.enabled")
-    facts["setup_mode"] = efi.flag(reader, "SetupMode", "secure_boot.setup_mode")
+    facts["enabled"] = variables.flag(reader, "SecureBoot", "secure_boot.enabled")
+    facts["setup_mode"] = variables.flag(reader, "SetupMode", "secure_boot.setup_mode")
     try:
-        facts["db"] = database(efi.variable(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
-        revoked = efi.variable(reader, "dbx", efi.IMAGE_SECURITY)
+        facts["db"] = database(variables.read(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
+        revoked = variables.read(reader, "dbx", efi.IMAGE_SECURITY)
         facts["dbx_entries"] = None if revoked is None else len(efi.signatures(revoked))
     except efi.SignatureListError as error:
         reader.miss("secure_boot.db", error)

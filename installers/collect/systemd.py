@@ -29,16 +29,38 @@ def _connect(path: Optional[str]) -> dbus.Bus:
         return dbus.Bus(dbus.SYSTEM)
 
 
-def _unit(bus: dbus.Bus, name: str) -> dict[str, Any]:
-    """The properties of one unit, None for what its kind does not have."""
+def _ask_unit(bus: dbus.Bus, name: str) -> dict[str, int]:
+    """Asks for each property of a unit: property -> serial of the question."""
     path = dbus.unit_path(name)
+    return {prop: bus.ask_property(path, interface, prop) for interface, prop in UNIT_PROPERTIES}
+
+
+def _unit(bus: dbus.Bus, asked: dict[str, int]) -> dict[str, Any]:
+    """The properties of one unit, None for what its kind does not have."""
     found: dict[str, Any] = {}
-    for interface, name_of in UNIT_PROPERTIES:
+    for name, serial in asked.items():
         try:
-            found[name_of] = bus.get(path, interface, name_of)
+            found[name] = bus.answer(serial)[0]
         except dbus.DBusError:
-            found[name_of] = None
+            found[name] = None
     return found
+
+
+def _ask(bus: dbus.Bus) -> dict[str, Any]:
+    """All questions at once and then all answers: systemd is woken up once."""
+    path = dbus.MANAGER_PATH
+    wanted = ("SystemState", "Environment", "Version")
+    manager = {name: bus.ask_property(path, "Manager", name) for name in wanted}
+    failed = bus.ask_manager("ListUnitsFiltered", "as", ["failed"])
+    units = {name: _ask_unit(bus, name) for name in UNITS}
+    values = {name: bus.answer(serial)[0] for name, serial in manager.items()}
+    return {
+        "state": values["SystemState"],
+        "failed": sorted(unit[0] for unit in bus.answer(failed)[0]),
+        "environment": dict(pair.partition("=")[::2] for pair in values["Environment"]),
+        "units": {name: _unit(bus, asked) for name, asked in units.items()},
+        "version": values["Version"],
+    }
 
 
 def collect(reader: Reader, socket: Optional[str] = None) -> dict[str, Any]:
@@ -61,15 +83,7 @@ def collect(reader: Reader, socket: Optional[str] = None) -> dict[str, Any]:
         return empty
     try:
         with _connect(socket) as bus:
-            pairs = bus.get(dbus.MANAGER_PATH, "Manager", "Environment")
-            failed = bus.manager("ListUnitsFiltered", "as", ["failed"])[0]
-            return {
-                "state": bus.get(dbus.MANAGER_PATH, "Manager", "SystemState"),
-                "failed": sorted(unit[0] for unit in failed),
-                "environment": dict(pair.partition("=")[::2] for pair in pairs),
-                "units": {name: _unit(bus, name) for name in UNITS},
-                "version": bus.get(dbus.MANAGER_PATH, "Manager", "Version"),
-            }
+            return _ask(bus)
     except OSError as error:
         reader.miss("systemd", error)
         return empty

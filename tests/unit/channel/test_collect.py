@@ -8,6 +8,7 @@ import hashlib
 import lzma
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installers import driver
-from installers.collect import hygiene, kmsg, modules, network, packages, proxy, trust
+from installers.collect import (
+    hygiene,
+    kmsg,
+    modules,
+    network,
+    packages,
+    proxy,
+    remember,
+    search,
+    trust,
+)
 from installers.collect.reader import Reader, assignments
 from installers.facts import Collector
 
@@ -234,7 +245,7 @@ class TestHygiene:
         secret = b"c@n:a/r%y#1234"
         put(tmp_path, "etc/hidden", b"x" * 5000 + write(secret) + b"y" * 5000)
         put(tmp_path, "etc/clean", b"nothing here")
-        found = hygiene.search([b"not this one", secret], [str(tmp_path)])
+        found = search.search([b"not this one", secret], [str(tmp_path)])
         assert {(hit["path"], hit["secret"]) for hit in found["secrets"]} == {
             (f"{tmp_path}/etc/hidden", 1)
         }
@@ -243,7 +254,7 @@ class TestHygiene:
 
     @given(st.binary(min_size=12, max_size=24), st.binary(max_size=8), st.binary(max_size=8))
     def test_base64_hides_nothing(self, secret: bytes, before: bytes, after: bytes) -> None:
-        needles = hygiene.forms(secret)
+        needles = search.forms(secret)
         coded = base64.b64encode(before + secret + after)
         assert any(needle in coded for needle in needles.values())
 
@@ -255,10 +266,10 @@ class TestHygiene:
         opener: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(hygiene, "CHUNK", 1000)
+        monkeypatch.setattr(search, "CHUNK", 1000)
         with opener(tmp_path / f"log{suffix}", "wb") as file:
             file.write(b"a" * 995 + b"canary-canary" + b"b" * 5000)
-        found = hygiene.search([b"canary-canary"], [str(tmp_path)])
+        found = search.search([b"canary-canary"], [str(tmp_path)])
         assert [hit["offset"] for hit in found["secrets"]] == [995]
 
     def test_private_keys_are_found_by_content(self, tmp_path: Path) -> None:
@@ -282,7 +293,7 @@ class TestHygiene:
                     wanted.add(str(tmp_path) + path)
         put(tmp_path, "/public.pem", b"-----BEGIN PUBLIC KEY-----\n")
         put(tmp_path, "/etc/ssh/ssh_host_rsa_key", PEM)
-        found = hygiene.search([], [str(tmp_path)])
+        found = search.search([], [str(tmp_path)])
         assert set(found["private_keys"]) == wanted
 
     def test_facts_look_in_the_usual_places(self, tmp_path: Path) -> None:
@@ -297,7 +308,7 @@ class TestHygiene:
 
     def test_a_secret_that_would_be_everywhere_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 4 bytes"):
-            hygiene.search([b"abc"])
+            search.search([b"abc"])
 
 
 class TestModules:
@@ -310,7 +321,7 @@ class TestModules:
         listed = f"/usr{tree}/kernel/owned.ko\n{tree}/kernel/nvidia-uvm.ko\n"
         put(tmp_path, "/var/lib/dpkg/info/linux-image-6.1.list", listed)
         reader = Reader(str(tmp_path))
-        found = modules.collect(reader, [], modules.DigestCache())
+        found = modules.collect(reader, [], modules.Seen())
         assert [(m["path"], m["owner"], m["compressed"]) for m in found] == [
             (f"{tree}/kernel/nvidia-uvm.ko", "linux-image-6.1", None),
             (f"{tree}/updates/stranger.ko.xz", None, "xz"),
@@ -319,15 +330,48 @@ class TestModules:
         assert f"modules.{tree}/kernel/nvidia-uvm.ko" in reader.unreadable
         assert found[0]["name"] == "nvidia_uvm"
 
-    def test_a_changed_file_is_hashed_again(self, tmp_path: Path) -> None:
+    def test_a_module_that_appears_or_goes_is_seen_at_once(self, tmp_path: Path) -> None:
+        put(tmp_path, "/var/lib/dpkg/status", "")
+        put(tmp_path, "/lib/modules/6.1/kernel/a.ko", "x")
+        time.sleep(remember.FRESH + 0.1)
+        reader, seen = Reader(str(tmp_path)), modules.Seen()
+
+        def names() -> list[str]:
+            return [module["name"] for module in modules.collect(reader, [], seen)]
+
+        assert names() == ["a"]
+        new = put(tmp_path, "/lib/modules/6.1/updates/b.ko", "x")
+        assert names() == ["a", "b"]
+        listed = put(tmp_path, "/var/lib/dpkg/info/linux-b.list", "/lib/modules/6.1/updates/b.ko")
+        assert names() == ["a"]
+        listed.unlink()
+        new.rename(new.with_name("c.ko"))
+        assert names() == ["a", "c"]
+
+
+class TestRemembered:
+    def test_an_unchanged_file_is_read_once(self, tmp_path: Path) -> None:
         file = put(tmp_path, "m.ko", "one")
-        cache = modules.DigestCache()
-        first = cache.get(str(file), [])
-        assert cache.get(str(file), []) is first
+        seen: remember.Remembered[object] = remember.Remembered()
+
+        def get(also: str = "") -> object:
+            return seen.get(str(file), lambda _path: object(), also)
+
+        assert get() is not get(), "it changed a moment ago"
+        time.sleep(remember.FRESH + 0.1)
+        first = get()
+        assert get() is first
+        assert get("another certificate") is not first
+
+    def test_same_size_and_mtime_do_not_deceive_it(self, tmp_path: Path) -> None:
+        file = put(tmp_path, "m.ko", "one")
+        time.sleep(remember.FRESH + 0.1)
+        seen: remember.Remembered[str] = remember.Remembered()
+        assert seen.get(str(file), lambda path: Path(path).read_text()) == "one"
         times = file.stat()
-        file.write_bytes(b"two")
+        file.write_text("two")
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert cache.get(str(file), []) is not first
+        assert seen.get(str(file), lambda path: Path(path).read_text()) == "two"
 
 
 def test_the_kernel_log_is_flagged_by_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import struct
 import uuid
 from pathlib import Path
@@ -98,12 +99,40 @@ def test_a_variable_is_read_without_its_attributes(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / f"SecureBoot-{efi.GLOBAL}").write_bytes(b"\6\0\0\0\1")
     (folder / f"SetupMode-{efi.GLOBAL}").write_bytes(b"\6\0\0\0\0")
-    reader = Reader(str(tmp_path))
-    assert efi.flag(reader, "SecureBoot", "a") is True
-    assert efi.flag(reader, "SetupMode", "b") is False
+    reader, variables = Reader(str(tmp_path)), efi.Variables()
+    assert variables.flag(reader, "SecureBoot", "a") is True
+    assert variables.flag(reader, "SetupMode", "b") is False
     assert reader.unreadable == {}
-    assert efi.flag(reader, "Missing", "secure_boot.missing") is None
+    assert variables.flag(reader, "Missing", "secure_boot.missing") is None
+    variables.close()
     assert "No such file" in reader.unreadable["secure_boot.missing"]
+
+
+def test_a_variable_is_read_once_until_one_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / efi.EFIVARS.lstrip("/")
+    folder.mkdir(parents=True)
+    file = folder / f"db-{efi.IMAGE_SECURITY}"
+    other = folder / "Boot0000"
+    reader, variables = Reader(str(tmp_path)), efi.Variables()
+
+    def read() -> bytes | None:
+        return variables.read(reader, "db", efi.IMAGE_SECURITY)
+
+    file.write_bytes(b"\6\0\0\0one")
+    assert read() == b"one"
+    opened = file.stat().st_atime_ns
+    os.utime(file, ns=(0, file.stat().st_mtime_ns))
+    assert read() == b"one"
+    assert file.stat().st_atime_ns == 0, f"it was read again, after {opened}"
+    file.write_bytes(b"\6\0\0\0two")
+    assert read() == b"two"
+    file.unlink()
+    assert read() is None
+    file.write_bytes(b"\6\0\0\0three")
+    assert read() == b"three"
+    other.write_bytes(b"x")
+    assert read() == b"three"
+    variables.close()
 
 
 @pytest.mark.parametrize(
