@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -178,7 +179,11 @@ def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
 
 def _provenance(found: Mapping[str, Any]) -> model.Provenance:
     known = {field.encode_name for field in msgspec.structs.fields(model.Provenance)}
-    extra = {key: str(value) for key, value in found.items() if key not in known}
+    extra = {
+        key: value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in found.items()
+        if key not in known
+    }
     kept = {key: value for key, value in found.items() if key in known and value is not None}
     return msgspec.convert({**kept, "extra": {**kept.get("extra", {}), **extra}}, model.Provenance)
 

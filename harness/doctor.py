@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import InfraError
+from harness.space import free, memory_available
 from harness.state import state_dir
 
 #: Tools that an ordinary user's PATH often lacks are in sbin.
@@ -210,11 +211,8 @@ def _accelerator() -> Finding:
 
 
 def _memory() -> Finding:
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) << 10
-    return _amount("memory", free, MEMORY_BYTES, "a virtual machine takes 1.5 GiB", "")
+    available = memory_available() << 20
+    return _amount("memory", available, MEMORY_BYTES, "a virtual machine takes 1.5 GiB", "")
 
 
 def _space(out: Path) -> list[Finding]:
@@ -226,19 +224,13 @@ def _space(out: Path) -> list[Finding]:
     )
     findings = []
     for name, path, need, why in places:
-        free = shutil.disk_usage(existing(path)).free
         fix_words = "set AIRLOCK_STATE to a larger disk" if name == "state" else "make room"
-        findings.append(_amount(f"disk for {name}", free, need, f"{path}: {why}", fix_words))
+        findings.append(_amount(f"disk for {name}", free(path), need, f"{path}: {why}", fix_words))
     return findings
 
 
-def existing(path: Path) -> Path:
-    """The nearest parent that exists."""
-    return next(p for p in (path, *path.parents) if p.exists())
-
-
-def _amount(name: str, free: int, need: int, why: str, fix_words: str) -> Finding:
-    words = f"{free / (1 << 30):.1f} GiB free, {need / (1 << 30):.1f} needed"
-    if free >= need:
+def _amount(name: str, there: int, need: int, why: str, fix_words: str) -> Finding:
+    words = f"{there / (1 << 30):.1f} GiB free, {need / (1 << 30):.1f} needed"
+    if there >= need:
         return Finding(name, "ok", words, why)
     return Finding(name, "missing", words, why, fix_words)

@@ -33,7 +33,8 @@ from harness.providers.base import (
     Stopped,
 )
 from harness.sabotage import Sabotage
-from harness.state import RunRecord
+from harness.space import memory_available, require
+from harness.state import RunRecord, state_dir
 from harness.sweep import remove_tree
 from harness.transports.base import RemoteError
 
@@ -41,6 +42,8 @@ from harness.transports.base import RemoteError
 FACTS_SECONDS = 60.0
 #: Seconds that a worker's successor has to come for a node before its room is given away.
 ORPHAN_SECONDS = 60.0
+#: What a console, a journal and a capture may come to.
+CAPSULE_MB = 50
 
 Listener = Callable[[str, str, str], None]
 """``listener(cell id, phase, line)``: what the console shows."""
@@ -75,7 +78,6 @@ class Station:
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: When its worker died, if nobody came back since (monotonic).
     orphaned: float | None = None
-    began: float | None = None
     last_line: str = ""
 
 
@@ -116,10 +118,7 @@ class Admission:
 
 def machine_budget() -> Admission:
     """Four fifths of the memory that is free now, and every core."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return Admission(int(line.split()[1]) * 4 // 5 // 1024, os.cpu_count() or 1)
-    raise InfraError("/proc/meminfo has no MemAvailable")
+    return Admission(memory_available() * 4 // 5, os.cpu_count() or 1)
 
 
 class Pool:
@@ -246,8 +245,11 @@ class Pool:
             if self.stopping.is_set():
                 raise Stopped(f"{cell.id}: stopped before it began")
             self.say(station, "waiting", "for memory and cores")
-            self._admission.enter(cell.id, provider.needs(cell), self.stopping, self._end_orphans)
-            station.began = time.monotonic()
+            needs = provider.needs(cell)
+            self._admission.enter(cell.id, needs, self.stopping, self._end_orphans)
+            hint = "set AIRLOCK_STATE to a larger disk, or make room"
+            require(state_dir(), needs.disk_mb, "a machine's disk", hint)
+            require(station.capsule, CAPSULE_MB, "what a cell leaves behind", "make room")
             job = Job(
                 cell=cell,
                 capsule=station.capsule,

@@ -24,7 +24,7 @@ from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
-from harness.errors import NothingToDo, UsageError
+from harness.errors import InfraError, NothingToDo, UsageError
 from harness.pool import Pool
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
@@ -33,6 +33,7 @@ from harness.state import RunRecord
 from harness.sweep import end_children, sweep
 from installers.exits import Exit
 from reports import model
+from reports.errors import ReportError
 from reports.gate import judge
 from reports.render.files import write_renderings
 from reports.write import write_report
@@ -99,13 +100,15 @@ def run(request: Request) -> Outcome:
             sabotage=request.sabotage,
             listener=console.cell,
         )
+        # Whatever happens below: no node outlives the run.
+        stack.callback(end_children, record.id, record.owned)
+        stack.callback(pool.close)
         broker = stack.enter_context(Broker(pool, record.scratch / "pool"))
         brake = stack.enter_context(Brake(pool, record, console.note))
         cause = ""
         if tried:
             cause = _check(request, broker, directory, brake, len(tried))
         pool.close()
-        end_children(record.id, record.owned)
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)
             for cell in tried
@@ -118,10 +121,17 @@ def run(request: Request) -> Outcome:
             raise NothingToDo(f"-k {request.keyword!r} selects no check of any cell")
         ordered = [done[cell.id] for cell in request.cells if cell.id in done]
         report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
+        _write(report, request.out, directory)
+    return Outcome(directory, report, EXITS[judge(report).verdict])
+
+
+def _write(report: model.Report, out: Path, directory: Path) -> None:
+    try:
         write_report(report, directory)
         write_renderings(report, directory)
-        point_latest(request.out, directory)
-    return Outcome(directory, report, EXITS[judge(report).verdict])
+    except ReportError as error:
+        raise InfraError(error.message, hint=error.hint) from error
+    point_latest(out, directory)
 
 
 def point_latest(out: Path, directory: Path) -> None:

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import tempfile
 import threading
 import time
@@ -160,11 +159,12 @@ class RunRecord:
         return self
 
     def __exit__(self, *_: object) -> None:
+        from harness.sweep import remove_tree
+
         os.environ.pop(MARKER, None)
         if self.scratch.is_symlink():
             self.scratch.unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.path.exists():
+        if not remove_tree(self.path):
             raise InfraError(
                 f"cannot remove {self.path}", hint="something of the run still holds it"
             )

@@ -65,10 +65,14 @@ class Stopped(InfraError):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a cell takes from the machine while it is up, for admission."""
+    """What a cell takes from the machine while it is up, for admission.
+
+    ``disk_mb``: what must be free where the state directory is, before anything is made.
+    """
 
     memory_mb: int
     cores: int = 1
+    disk_mb: int = 0
 
 
 @dataclass

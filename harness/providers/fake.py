@@ -37,7 +37,7 @@ BEHAVIOURS = {
     "dies": "answers once, with its facts, and is then gone",
     "stale": "answers with the facts of an earlier exchange",
 }
-KEYS = ("behaviour", "seconds", "facts", "memory_mb", "child")
+KEYS = ("behaviour", "seconds", "facts", "memory_mb", "disk_mb", "child")
 
 
 class Fake:
@@ -60,7 +60,8 @@ class Fake:
 
     def needs(self, cell: Cell) -> Needs:
         """Next to nothing, unless the script says otherwise."""
-        return Needs(memory_mb=self._of(cell).get("memory_mb", 1), cores=0)
+        script = self._of(cell)
+        return Needs(script.get("memory_mb", 1), cores=0, disk_mb=script.get("disk_mb", 0))
 
     def minutes(self, cell: Cell) -> float:
         """What the script says."""

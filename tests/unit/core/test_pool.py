@@ -256,3 +256,12 @@ def test_the_cell_of_a_check_with_parameters_is_found() -> None:
     assert cell_of("t.py::t[node=debian-12+proxy+driver-x]", cells) == "debian-12+proxy+driver-x"
     assert cell_of("t.py::t[node=debian-12+proxy+driver-nv-drm]", cells) == "debian-12+proxy+driver"
     assert cell_of("t.py::t[other]", cells) is None
+
+
+def test_a_cell_that_the_disk_cannot_hold_is_told_so_before_it_begins(run: RunRecord) -> None:
+    provider = Counting({"*": {"disk_mb": 1 << 40}})
+    pool = pool_of(run, provider, "a")
+    with pytest.raises(Unavailable, match=r"no space left for a machine's disk: .*AIRLOCK_STATE"):
+        pool.acquire(cell("a").id)
+    assert provider.ups == []
+    pool.close()
