@@ -14,6 +14,7 @@ from installers.errors import ConfigError
 ORDER = {
     "proxy": "installers.proxy:Proxy",
     "trust": "installers.trust:Trust",
+    "keyrings": "installers.keyrings:Keyrings",
     "driver": "installers.driver:Driver",
     "seal": "installers.seal:Seal",
 }

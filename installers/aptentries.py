@@ -1,0 +1,122 @@
+"""Other people's apt sources for a repository of ours: switched off, and on again byte for byte.
+
+apt reads no source at all when two files give the same repository different ``Signed-By`` values.
+Images come with such files, so each of their entries becomes a comment that names its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from installers import aptsources
+from installers.host import Host
+
+_ONE_LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Lines ``first`` to ``last`` (exclusive) of a file, and every (URI, suite) they name."""
+
+    first: int
+    last: int
+    places: frozenset[tuple[str, str]]
+
+
+def places(uris: str, suites: str, arch: str) -> frozenset[tuple[str, str]]:
+    """Every pair of the blank-separated URIs and suites, in the one spelling that is compared."""
+    return frozenset(
+        (uri.replace("$(ARCH)", arch).rstrip("/"), suite.rstrip("/") or "/")
+        for uri in uris.split()
+        for suite in suites.split()
+    )
+
+
+def files(host: Host, ours: Iterable[str]) -> list[str]:
+    """Every file that names sources, but ours."""
+    mine = set(ours)
+    return [
+        path
+        for path in aptsources.files(host)
+        if path not in mine and not path.startswith("/etc/apt/mirrors/")
+    ]
+
+
+def rivals(text: str, path: str, mine: frozenset[tuple[str, str]], arch: str) -> list[Entry]:
+    """Active entries for one of the places."""
+    return [entry for entry in _entries(text, path, arch) if entry.places & mine]
+
+
+def switch_off(text: str, entries: Iterable[Entry], name: str) -> str:
+    """The file with these entries as comments."""
+    lines = text.splitlines(keepends=True)
+    for entry in entries:
+        for number in range(entry.first, entry.last):
+            lines[number] = _mark(name) + lines[number]
+    return "".join(lines)
+
+
+def switched_off(text: str) -> list[str]:
+    """Names of the repositories for which entries of the file were switched off."""
+    return sorted(set(re.findall(r"^#airlock:([a-z0-9-]+)# ", text, re.MULTILINE)))
+
+
+def switch_on(text: str, name: str) -> str:
+    """The file as it was before ``switch_off``."""
+    lines = text.splitlines(keepends=True)
+    return "".join(
+        line[len(_mark(name)) :] if line.startswith(_mark(name)) else line for line in lines
+    )
+
+
+def _mark(name: str) -> str:
+    return f"#airlock:{name}# "
+
+
+def _entries(text: str, path: str, arch: str) -> list[Entry]:
+    if path.endswith(".sources"):
+        return _stanzas(text, arch)
+    found = []
+    for number, line in enumerate(text.splitlines()):
+        match = _ONE_LINE.match(line.partition("#")[0])
+        if match is not None:
+            found.append(Entry(number, number + 1, places(match[1], match[2], arch)))
+    return found
+
+
+def _stanzas(text: str, arch: str) -> list[Entry]:
+    found: list[Entry] = []
+    lines = text.splitlines()
+    first = 0
+    for number in range(len(lines) + 1):
+        if number == len(lines) or not lines[number].strip():
+            fields = _fields(lines[first:number])
+            if fields.get("enabled", "yes").lower() not in (
+                "no",
+                "false",
+                "without",
+                "off",
+                "disable",
+            ):
+                at = places(fields.get("uris", ""), fields.get("suites", ""), arch)
+                found.append(Entry(first, number, at))
+            first = number + 1
+    return found
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    """deb822 fields by lower-case name, their lines joined by blanks."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line.startswith("#"):
+            continue
+        if line[:1].isspace():
+            found[name] = f"{found.get(name, '')} {line.strip()}"
+        else:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            found[name] = value.strip()
+    return found
