@@ -130,10 +130,13 @@ class LiveTable:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False)
-        for column in ("cell", "phase", "time", ""):
-            table.add_column(column, no_wrap=True)
+        table = Table(box=None, pad_edge=False, expand=True)
+        # Only the last column gives way on a narrow terminal.
         with self._lock:
+            widest = max((len(cell) for cell in self._rows), default=0)
+            for column, width in (("cell", widest), ("phase", 9), ("time", 6)):
+                table.add_column(column, no_wrap=True, min_width=width, width=width)
+            table.add_column("", no_wrap=True, ratio=1)
             for cell, row in self._rows.items():
                 spent = (row.ended or time.monotonic()) - row.began if row.began else 0.0
                 colour = COLOURS.get(row.phase, "cyan")
