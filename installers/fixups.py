@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from installers.build import DriverBuildError, classify
@@ -75,8 +75,9 @@ def candidates(driver: str, known: Optional[Sequence[Fixup]] = None) -> list[Fix
 
 
 def digest(chosen: Sequence[Fixup]) -> str:
-    """sha256 of what these fix-ups are: part of the key of a built module."""
-    text = json.dumps([repr(fixup) for fixup in chosen], sort_keys=True)
+    """sha256 of what these fix-ups do, not of their words: part of the key of a built module."""
+    parts = [[f.id, f.headers, f.old, f.new, [asdict(edit) for edit in f.edits]] for f in chosen]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,8 @@ def test_candidates_by_driver_version_and_their_digest() -> None:
     assert fixups.candidates("1.0") == []
     assert fixups.digest(fixups.load()) == fixups.digest(fixups.load())
     assert fixups.digest([_two_edits()]) != fixups.digest([_shipped()])
+    reworded = dataclasses.replace(_shipped(), why="in other words", driver=[None, None])
+    assert fixups.digest([reworded]) == fixups.digest([_shipped()])
 
 
 def test_shipped_fix_ups_are_whole() -> None:
