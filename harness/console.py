@@ -120,7 +120,8 @@ class LiveTable:
             row = self._rows.setdefault(cell, _Row())
             row.began = row.began or time.monotonic()
             row.phase, row.line = phase, line or row.line
-            row.ended = time.monotonic() if phase in FINAL else None
+            # The clock stands still at the end of the cell, not of the run.
+            row.ended = (row.ended or time.monotonic()) if phase in FINAL else None
 
     def note(self, line: str) -> None:
         """Print a line above the table."""

@@ -210,7 +210,8 @@ class Pool:
         promise = station.promised[nodeid]
         station.checks[nodeid] = {**promise, **record, "simulated": station.simulated}
         line = f"{len(station.checks)}/{len(station.promised)} {record['outcome']} {promise['id']}"
-        self.say(station, "checks", line)
+        ended = station.trouble.kind if station.trouble else "done"
+        self.say(station, "checks" if station.running else ended, line)
 
     def lose(self, what: str) -> None:
         """A check could not be collected. Every worker says it; once is enough."""
@@ -340,6 +341,8 @@ class Pool:
                 station.record.phases.append(Phase("end", time.monotonic() - began))
         remove_tree(station.scratch)
         self._admission.leave(station.cell.id)
+        if running is not None:
+            self.say(station, "done", "")
 
     def _collect_end(self, station: Station, running: Running) -> None:
         # Checks make requests of their own: the report's ledger is the one at the end.
