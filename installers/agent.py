@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,8 @@ class Agent:
         self._programs = Programs()
         self._slots = threading.BoundedSemaphore(MAX_REQUESTS)
         self._event: dict[str, Any] = {}
+        # Tells a host whether the agent it asked is the one it hears now.
+        self._name = secrets.token_hex(8)
         self._operations: dict[str, Operation] = {
             "ping": lambda _request: {"clock": time.time()},
             "hello": self._hello,
@@ -120,6 +123,7 @@ class Agent:
             "boot_id": identity["boot_id"],
             "python": platform.python_version(),
             "version": SCHEMA,
+            "agent": self._name,
             **more,
         }
         self._send(self._event)

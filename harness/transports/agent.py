@@ -55,7 +55,7 @@ class AgentTransport(AgentOperations):
             alive()
             check()
 
-        deadline = Deadline(timeout, "the node's event 'ready'")
+        deadline = Deadline(timeout, f"{self.name}: the event 'ready'")
         lines = self._connected(deadline, watch)
         # It may have been said before we came; the agent repeats it for whoever asks.
         lines.send({"id": None, "op": "hello"}, deadline)
@@ -64,7 +64,7 @@ class AgentTransport(AgentOperations):
         except DeadlinePassed as error:
             said = lines.heard()
             hint = f"the agent said {said!r} last" if said else "the agent was not heard at all"
-            raise DeadlinePassed(f"{self.name}: {error.what}", timeout, hint=hint) from error
+            raise DeadlinePassed(error.what, timeout, hint=hint) from error
         deadline.done()
         return event
 

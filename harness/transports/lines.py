@@ -45,7 +45,8 @@ class Lines:
         self._waiting: dict[int, str] = {}
         self._answers: dict[int, dict[str, Any]] = {}
         self._events: dict[str, dict[str, Any]] = {}
-        self._boot_id: str | None = None
+        self._speaker: tuple[Any, Any] | None = None
+        self._lost = ""
         self._gone: str | None = None
         self._sending = threading.Lock()
         self._stop_fd, self._stop_write = os.pipe2(os.O_CLOEXEC)
@@ -116,9 +117,9 @@ class Lines:
                 if value is not None:
                     return value
                 if self._gone is not None:
-                    raise NodeGone(f"{self.name}: {deadline.what}: {self._gone}")
+                    raise NodeGone(f"{deadline.what}: {self._gone}")
                 if number is not None and number not in self._waiting:
-                    raise NodeGone(f"{self.name}: {deadline.what}: the node has rebooted")
+                    raise NodeGone(f"{deadline.what}: {self._lost}")
                 deadline.check()
                 self._changed.wait(min(TICK, deadline.remaining()))
             watch()
@@ -130,14 +131,14 @@ class Lines:
         with self._sending:
             while left:
                 if self._gone is not None:
-                    raise NodeGone(f"{self.name}: {deadline.what}: {self._gone}")
+                    raise NodeGone(f"{deadline.what}: {self._gone}")
                 try:
                     left = left[os.write(self._write_fd, left) :]
                 except BlockingIOError:
                     deadline.check(hint="the node does not read what it is sent")
                     select.select([], [self._write_fd], [], min(TICK, deadline.remaining()))
                 except OSError as error:
-                    raise NodeGone(f"{self.name}: {deadline.what}: {error.strerror}") from error
+                    raise NodeGone(f"{deadline.what}: {error.strerror}") from error
 
     def _read(self) -> None:
         """The thread: cuts what comes into lines until the connection ends."""
@@ -185,12 +186,14 @@ class Lines:
             self._changed.notify_all()
 
     def _event(self, message: dict[str, Any]) -> None:
-        boot_id = message.get("boot_id")
-        if self._boot_id is not None and boot_id != self._boot_id:
-            # Whoever was asked before the reboot will not answer any more.
+        speaker = (message.get("boot_id"), message.get("agent"))
+        if self._speaker is not None and speaker != self._speaker:
+            # Whoever was asked before will not answer any more.
+            rebooted = speaker[0] != self._speaker[0]
+            self._lost = "the node has rebooted" if rebooted else "its agent was started anew"
             self._waiting.clear()
             self._events.clear()
-        self._boot_id = boot_id
+        self._speaker = speaker
         self._events[str(message["event"])] = message
 
 
@@ -200,7 +203,8 @@ class _Stopped(Exception):
 
 def exchange(lines: Lines, op: str, timeout: float, args: dict[str, Any]) -> Any:
     """One operation with its deadline, as every transport does it."""
+    what = f"{lines.name}: {op}"
     if op in TIMED:
-        deadline = Deadline(timeout + GRACE, op)
+        deadline = Deadline(timeout + GRACE, what)
         return lines.call(op, deadline, {**args, "timeout": timeout})
-    return lines.call(op, Deadline(timeout, op), args)
+    return lines.call(op, Deadline(timeout, what), args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, Optional
@@ -20,29 +21,29 @@ def selected(text: Optional[str]) -> Optional[str]:
     return text.split("[", 1)[1].split("]", 1)[0]
 
 
+@functools.lru_cache(maxsize=64)
+def _parsed(der: bytes) -> Optional[Certificate]:
+    """The certificate these bytes are, None where they are none."""
+    try:
+        return read_certificate(der)
+    except DERError:
+        return None
+
+
 def certificates(data: Optional[bytes]) -> list[Certificate]:
     """Every certificate in a ``db`` value that can be read as one."""
-    found = []
-    for entry in efi.signatures(data or b""):
-        if entry.kind == efi.X509:
-            try:
-                found.append(read_certificate(entry.data))
-            except DERError:
-                continue
-    return found
+    found = [_parsed(entry.data) for entry in efi.signatures(data or b"") if entry.kind == efi.X509]
+    return [certificate for certificate in found if certificate is not None]
 
 
 def database(data: Optional[bytes]) -> list[dict[str, Optional[str]]]:
     """Certificates of ``db``; one that is not DER still counts, by its digest."""
     listed: list[dict[str, Optional[str]]] = []
     for entry in efi.signatures(data or b""):
-        if entry.kind != efi.X509:
-            continue
-        try:
-            name = read_certificate(entry.data).subject_cn
-        except DERError:
-            name = None
-        listed.append({"sha256": hashlib.sha256(entry.data).hexdigest(), "subject_cn": name})
+        if entry.kind == efi.X509:
+            found = _parsed(entry.data)
+            name = None if found is None else found.subject_cn
+            listed.append({"sha256": hashlib.sha256(entry.data).hexdigest(), "subject_cn": name})
     return listed
 
 

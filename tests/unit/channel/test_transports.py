@@ -318,6 +318,29 @@ class TestAgent:
         assert transport.call("ping", timeout=10)["clock"] > 0
         transport.close()
 
+    def test_an_agent_that_restarts_loses_what_it_was_asked(
+        self, chardev: Chardev, node_file: Path
+    ) -> None:
+        chardev.start(node_file)
+        transport = AgentTransport(chardev.path, name="vm")
+        transport.wait_ready(timeout=60)
+        first = chardev.agent
+        assert first is not None
+
+        def replace() -> None:
+            time.sleep(0.5)
+            first.kill()
+            first.wait()
+            chardev.start(node_file)
+
+        replacing = threading.Thread(target=replace)
+        replacing.start()
+        with pytest.raises(NodeGone, match="vm: exec: its agent was started anew"):
+            transport.run("sleep 30", timeout=60)
+        replacing.join()
+        assert transport.run("echo anew").out == b"anew\n"
+        transport.close()
+
     def test_a_reboot_ends_what_was_asked_before_it(self, tmp_path: Path) -> None:
         # A reboot cannot be had here; a peer that speaks for two boots can.
         server = socket.socket(socket.AF_UNIX)
