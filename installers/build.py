@@ -6,9 +6,11 @@ that the caller removes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 from typing import Optional
@@ -28,6 +30,8 @@ _REMEDY = {
 }
 CAUSES = tuple(_REMEDY)
 
+# Programs of a build, as /proc/PID/comm has them.
+_WORKERS = frozenset({"make", "gcc", "cc1", "as", "ld", "collect2", "objtool", "modpost", "strip"})
 # A full disk or memory shows up as any error at all, so these are looked for everywhere, first.
 _ANYWHERE = (
     ("no-space", r"No space left on device"),
@@ -165,8 +169,23 @@ def _run(host: Host, command: list[str], cwd: str) -> None:
 
 
 def clear(host: Host, directory: str) -> None:
-    """Remove a work directory, whatever is left of it."""
+    """Remove a work directory, whatever is left of it, and what still works in it."""
+    _stop_orphans(host, directory)
     shutil.rmtree(host.path(directory), ignore_errors=True)
+
+
+def _stop_orphans(host: Host, directory: str) -> None:
+    """End the compilers that a killed run of ours left working in ``directory`` of this root.
+
+    They would write into the next build, which has the same place so that it gives the same bytes.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
+            words = (process / "cmdline").read_bytes().decode("utf-8", "replace")
+            ours = f"{directory}/" in words and (process / "comm").read_text().strip() in _WORKERS
+            # Builds in other roots have the same path in their arguments.
+            if ours and (process / "root").samefile(host.root):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def compiler_of(config: Optional[str]) -> Optional[str]:

@@ -22,6 +22,7 @@ from installers.journal import Log, recall, remember
 SOURCE_PACKAGE = "nvidia-open-kernel-source"
 LISTS = "/var/lib/apt/lists"
 AUTO_MARKS = "/var/lib/apt/extended_states"
+LISTS_MEMORY = "driver-lists"
 MEMORY = "driver-build"  # what must be purged, should we be killed before we did it
 
 
@@ -297,7 +298,9 @@ def identities(resolved: Resolved) -> dict[str, Any]:
 @contextlib.contextmanager
 def apt_lists(host: Host) -> Iterator[None]:
     """Leave apt's lists as empty as they were: images are shipped without them."""
-    had = any(host.path(LISTS).glob("*_Packages*"))
+    had = any(host.path(LISTS).glob("*_Packages*")) and not recall(host, LISTS_MEMORY)
+    if not had:  # a kill must not make the next run believe that the lists were there before
+        remember(host, LISTS_MEMORY, {"empty": True})
     try:
         yield
     finally:
@@ -307,3 +310,4 @@ def apt_lists(host: Host) -> Iterator[None]:
                     host.remove(path)
             for path in host.glob("/var/cache/apt", "*.bin"):
                 host.remove(path)
+            remember(host, LISTS_MEMORY, {})

@@ -175,6 +175,7 @@ class Driver(Installer):
             raise NodeError("no kernel to build for", where="driver")
         if all(change.key == "blacklist" for change in changes):
             return self._blacklist(host, kernel, log)
+        build.clear(host, WORK)
         purged = debian.restore(host)
         if purged:
             log("purge-after-interruption", packages=purged)
@@ -227,7 +228,6 @@ class Driver(Installer):
     ) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Compile in an environment that is gone afterwards; (modules, what to note of it)."""
         started = time.time()
-        build.clear(host, WORK)
         try:
             with debian.build_environment(host, resolved, log) as environment:
                 with log.step("fetch-source", package=resolved.source.pin):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
+import signal
+import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +156,26 @@ def test_the_compiler_of_a_kernel() -> None:
     ):
         assert build.compiler_of(f"CONFIG_A=y\n{text}\n") == package
     assert build.compiler_of(None) is None
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_what_a_killed_run_left_working_is_ended(tmp_path: Path) -> None:
+    # Host("/"): the orphan must have the same root as the node that is cleared.
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "Makefile").write_text("all:\n\tsleep 8\n")
+    with (
+        subprocess.Popen(["make", f"M={work}/probe"], cwd=work) as orphan,
+        subprocess.Popen(["sleep", "60"], cwd=work) as other,
+    ):
+        time.sleep(0.2)
+        build.clear(Host(tmp_path), str(work))
+        assert orphan.poll() is None
+        build.clear(Host("/"), str(work))
+        assert orphan.wait(5) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+    assert not work.exists()
 
 
 def test_make_is_given_the_kernel_that_will_boot() -> None:
