@@ -57,8 +57,6 @@ class AgentTransport(AgentOperations):
 
         deadline = Deadline(timeout, f"{self.name}: the event 'ready'")
         lines = self._connected(deadline, watch)
-        # It may have been said before we came; the agent repeats it for whoever asks.
-        lines.send({"id": None, "op": "hello"}, deadline)
         try:
             event: dict[str, Any] = lines.event("ready", deadline, watch, after=after)
         except DeadlinePassed as error:
@@ -82,6 +80,8 @@ class AgentTransport(AgentOperations):
                 self._lines = None
             if self._lines is None:
                 self._lines = self._connect(deadline, watch)
+                # Who is there, and since when: what was said before we came is repeated for us.
+                self._lines.send({"id": None, "op": "hello"}, deadline)
             return self._lines
 
     def _connect(self, deadline: Deadline, watch: Watch) -> Lines:

@@ -357,12 +357,12 @@ class TestAgent:
                     else:
                         boot = b"two"
                         stream.write(b'{"event":"hello","boot_id":"two"}\n')
+                        stream.write(b'{"event":"ready","boot_id":"two"}\n')
                     stream.flush()
 
         thread = threading.Thread(target=machine, daemon=True)
         thread.start()
         transport = AgentTransport(tmp_path / "s", name="vm")
-        assert transport.wait_ready(timeout=5)["boot_id"] == "one"
         with pytest.raises(NodeGone, match="the node has rebooted"):
             transport.run("reboot", timeout=5)
         assert transport.wait_ready(timeout=5, after="one")["boot_id"] == "two"
