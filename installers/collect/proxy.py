@@ -116,7 +116,7 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
         "dnf": _lines(files.text("/etc/dnf/dnf.conf"), r"^proxy"),
         "curl": _lines(files.text("/root/.curlrc") or files.text("/etc/curlrc"), r"proxy"),
         "wget": _lines(files.text("/etc/wgetrc"), r"proxy"),
-        "git": _lines(files.text("/etc/gitconfig"), r"proxy|\[http"),
+        "git": _lines(files.text("/etc/gitconfig"), r"proxy|^\["),
         "pip": _lines(files.text("/etc/pip.conf"), r"proxy|cert"),
     }
     unit = reader.text(UNIT) or ""

@@ -31,7 +31,10 @@ from installers.collect import (
     trust,
 )
 from installers.collect.reader import Reader, assignments
+from installers.config import from_attributes
+from installers.dialects import base as dialects
 from installers.facts import Collector
+from installers.proxy import dialects as every_dialect
 
 PEM = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 
@@ -121,6 +124,24 @@ class TestProxy:
             "/root/.curlrc",
         ]
         assert "p%40ss" not in str(facts)
+
+    def test_what_the_installers_write_is_what_the_facts_read(self, tmp_path: Path) -> None:
+        url = "http://us%40er:p%40%3A%2F%25%23@10.0.2.100:3128"
+        keys = {"http-proxy": url, "https-proxy": url, "no-proxy": "origin.test"}
+        want = dialects.wanted(from_attributes(keys).proxy, credentials=True)
+        written = every_dialect()
+        for dialect in written:
+            put(tmp_path, dialect.path, dialect.write("", dialect.settings(want)))
+        facts = proxy.collect(Reader(str(tmp_path)))
+        shown = "http://***@10.0.2.100:3128"
+        for place in ("environment", "profile", "systemd_manager"):
+            assert facts[place]["https_proxy"] == facts[place]["HTTP_PROXY"] == shown
+            assert "origin.test" in facts[place]["no_proxy"]
+        assert facts["apt"]["Acquire::https::Proxy"] == shown
+        assert facts["apt"]["Acquire::http::Proxy::origin.test"] == "DIRECT"
+        for tool in ("curl", "wget", "git", "pip"):
+            assert any(shown in line for line in facts[tool]), tool
+        assert facts["credential_files"] == sorted(dialect.path for dialect in written)
 
     def test_apt_blocks_are_read(self) -> None:
         text = 'Acquire {\n  http { Proxy "http://a:1"; Proxy::b.org "DIRECT"; };\n};\nAPT::X "y";'
