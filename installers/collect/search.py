@@ -38,7 +38,8 @@ SEARCHED = (
     "/usr/src",
 )
 PACK: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-CHUNK = 1 << 22
+# Small, because the agent's other threads wait while one chunk is looked through.
+CHUNK = 1 << 18
 LARGEST_UNPACKED = 1 << 28
 # Every PEM_KEY holds it, and it is found at once.
 KEY_WORDS = b"PRIVATE KEY"
