@@ -232,6 +232,9 @@ def _unusable(
     if clean.key.created > now:
         return f"was made on {day(clean.key.created)}, which this node's clock says is yet to come"
     if not any(signature.kind in CERTIFICATIONS for signature in bindings):
+        later = [s.created for user in clean.user_ids for s in user.signatures if s.created > now]
+        if later:
+            return f"was signed on {day(max(later))}, which this node's clock says is yet to come"
         return "has no user ID that it vouches for itself"
     if not ends:
         return "holds no key that may sign"

@@ -23,6 +23,7 @@ from installers.repositories import EXTRA, Catalog, Repository, system_of
 
 # Keys in there vouch for every repository; only a person knows which of them may go.
 _OLD_RINGS = ("/etc/apt", "trusted.gpg"), ("/etc/apt/trusted.gpg.d", "*")
+_DISTRIBUTIONS = ("debian-archive-", "ubuntu-keyring-", "raspbian-archive-")
 _SOON = 60 * 86400
 
 
@@ -252,7 +253,7 @@ def _trusted_for_all(host: Host) -> list[str]:
     for directory, pattern in _OLD_RINGS:
         for path in host.glob(directory, pattern):
             held = keyringfiles.ring(host, path).get("keys")
-            if held:
+            if held and not path.rpartition("/")[2].startswith(_DISTRIBUTIONS):
                 what = f"{len(held)} keys" if isinstance(held, list) else held
                 notes.append(f"{path} ({what}) vouches for every repository: use Signed-By")
     return notes
