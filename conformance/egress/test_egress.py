@@ -21,7 +21,7 @@ from harness.node import Node
 def test_no_violation(node: Node) -> None:
     """On the running node, and while its image was built."""
     found = [
-        f"{stage}: {violation['text'] if isinstance(violation, Mapping) else violation}"
+        f"{stage}: {violation['text']}"
         for stage, seen in _stages(node).items()
         for violation in seen["violations"]
     ]

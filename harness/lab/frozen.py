@@ -30,6 +30,8 @@ _IGNORE_SHARED = (
     "migrate-set-capabilities",
     {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
 )
+# A restored QEMU announces the guest's card by packets of its own, which the guest never sent.
+_NO_ANNOUNCEMENT = ("migrate-set-parameters", {"announce-rounds": 0})
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "accelerator": machine.accelerator,
         "memory": machine.memory,
         "cores": machine.cores,
-        "format": 1,
+        "format": 3,
     }
 
 
@@ -132,7 +134,8 @@ def fork(frozen: Frozen, machine: Machine) -> Machine:
 
 def thaw(vm: VirtualMachine, frozen: Frozen) -> None:
     """Let a fork run on from where the node was frozen. It answers at once; thaw its clock next."""
-    vm.monitor(_IGNORE_SHARED, ("migrate-incoming", {"uri": f"exec:cat {frozen.state}"}))
+    restore = ("migrate-incoming", {"uri": f"exec:cat {frozen.state}"})
+    vm.monitor(_IGNORE_SHARED, _NO_ANNOUNCEMENT, restore)
     deadline = Deadline(30, "restoring the machine's devices")
     while vm.monitor("query-status")[0]["status"] == "inmigrate":
         vm.check_alive()

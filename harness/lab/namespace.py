@@ -180,10 +180,10 @@ class Chamber:
 
     def close(self) -> None:
         """End the chamber; its capture is complete afterwards. May be called twice."""
-        for s in (self._control, self.proxy, self.metadata):
-            if s is not None:
-                s.close()
-        self._control = None
+        # The listening sockets belong to whoever serves them.
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         if self._process is not None:
             # Closing the control socket ends the chamber.
             try:

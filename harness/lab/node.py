@@ -284,9 +284,10 @@ class QemuNode:
 
         scenario = self._job.cell.scenario
         proxied = scenario.proxied
+        driver = "driver" in self._job.cell.profile.installers
         return {
             "ca_sha256": self._authority.proxy.sha256 if scenario.intercept else None,
-            "cert_sha256": self._authority.module.sha256,
+            "cert_sha256": self._authority.module.sha256 if driver else None,
             "cert_cn": self._authority.module.common_name,
             "boot_kernel": self._built.manifest["kernel"] if self._built else None,
             "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if proxied else None,
@@ -338,7 +339,8 @@ class QemuNode:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
         if self._transport is not None:
             with contextlib.suppress(AirlockError, OSError):
-                journal = self._transport.run(["journalctl", "-b", "--no-pager"], timeout=60)
+                # Merged: a fork has another machine id than the one its journal began under.
+                journal = self._transport.run(["journalctl", "--merge", "--no-pager"], timeout=60)
                 (capsule / "journal.txt").write_bytes(journal.out)
         if self._vm is not None:
             m = self._vm.machine

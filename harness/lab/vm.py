@@ -63,7 +63,7 @@ class Machine:
         """QEMU's command line."""
         # smm=off is no choice here: the secure firmware keeps its variables in SMM.
         accel = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
-        forward = f"-cmd:{_relay()} {{}}"
+        forward = f"-cmd:{_relay()}{{}}"
         proxy = ""
         if self.proxy_port is not None:
             proxy = f",guestfwd=tcp:{at.PROXY}:{at.PROXY_PORT}" + forward.format(self.proxy_port)
@@ -92,7 +92,7 @@ class Machine:
             *["-device", "virtio-blk-pci,drive=esp,bootindex=0"],
             *["-object", "rng-random,id=rng,filename=/dev/urandom"],
             *["-device", "virtio-rng-pci,rng=rng"],
-            *["-netdev", f"user,id=net0,restrict=on,ipv6=on{proxy}"],
+            *["-netdev", f"user,id=net0,restrict=on,ipv4=on,ipv6=on{proxy}"],
             *["-device", f"virtio-net-pci,netdev=net0,mac={at.MAC},romfile="],
             *["-object", f"filter-dump,id=dump0,netdev=net0,file={self.capture}"],
             *["-netdev", f"user,id=net1,restrict=on,net={at.METADATA_NET},{second}"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from harness.errors import AirlockError, InfraError
@@ -86,7 +87,8 @@ class Qemu:
             node.down()
             if isinstance(e, AirlockError) or not isinstance(e, Exception):
                 raise
-            raise InfraError(f"{type(e).__name__}: {e}") from e
+            (job.capsule / "traceback.log").write_text(traceback.format_exc())
+            raise InfraError(str(e) or type(e).__name__, hint=getattr(e, "hint", "")) from e
         return node
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,13 @@ COMPONENTS = "main,contrib,non-free,non-free-firmware"
 INCLUDE = "linux-image-cloud-amd64,python3,kmod,ca-certificates"
 NODE = "/run/airlock/airlock-node.pyz"
 CACHE = "/run/airlock/modules"
+_ENTER = f"""
+root=$1; cache=$2; shift 2
+mount --bind "$cache" "$root{CACHE}"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+exec chroot "$root" "$@"
+"""
 
 
 @dataclass
@@ -45,7 +51,6 @@ class Image:
 
     root: Path
     signer: SignerServer
-    tar: Path
 
     def airlock(self, verb: str) -> dict[str, Any]:
         """What a verb of the node file answers, for the driver alone."""
@@ -57,9 +62,12 @@ class Image:
         return answer
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """A program of the image, in it."""
+        """A program of the image, in it, with the module cache where the metadata says."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        command = ["chroot", str(self.root), *argv]
+        # In a mount namespace that ends with the program: whatever removes the image later must
+        # never find this machine's own /dev below it.
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", _ENTER, "sh"]
+        command = [*enter, str(self.root), str(cache_dir("modules")), *argv]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     @property
@@ -79,7 +87,7 @@ def image(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Image]:
     """A fresh image of a release. The keys are made for this test."""
-    with ExitStack() as stack, tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         tar, root = Path(scratch) / "root.tar", Path(scratch) / "root"
         make = ["mmdebstrap", "--variant=minbase", f"--components={COMPONENTS}"]
         subprocess.run([*make, f"--include={INCLUDE}", request.param, str(tar)], check=True)
@@ -95,16 +103,10 @@ def image(
             "invocation-type": "custom-images",
         }
         (private / "m.json").write_text(json.dumps({"instance": {"attributes": attributes}}))
-        for source, target in (
-            (str(cache_dir("modules")), root / CACHE.lstrip("/")),
-            ("/proc", root / "proc"),
-            ("/dev", root / "dev"),
-        ):
-            subprocess.run(["mount", "--bind", source, str(target)], check=True)
-            stack.callback(subprocess.run, ["umount", "-l", str(target)], check=True)
+        tar.unlink()
         authority = Authority(tmp_path_factory.mktemp("pki") / "keys")
-        signer = stack.enter_context(SignerServer(authority, private / "sign.sock"))
-        yield Image(root, signer, tar)
+        with SignerServer(authority, private / "sign.sock") as signer:
+            yield Image(root, signer)
 
 
 def test_the_driver_from_source_to_signature(image: Image) -> None:
