@@ -17,7 +17,7 @@ from conformance.secure_boot import test_secure_boot as firmware
 from fixtures.pki import Identity, make_signer
 from harness.node import CellNames, Node
 from installers.asn1 import load_certificate
-from installers.collect import hygiene, secure_boot, system
+from installers.collect import hygiene, search, secure_boot, system
 from installers.collect import modules as module_facts
 from installers.collect import proxy as proxy_facts
 from installers.collect.reader import Reader, assignments
@@ -135,7 +135,7 @@ def test_modules(
         trees.sabotage(root, TABLES[name]["apply"])
     reader = Reader(str(root))
     certificate = load_certificate(ours.der)
-    found = module_facts.collect(reader, [certificate], module_facts.DigestCache())
+    found = module_facts.collect(reader, [certificate], module_facts.Seen())
     kernel = {**system.kernel(reader), "release": trees.RELEASE}
     expect = {"cert_sha256": ours.sha256, "boot_kernel": trees.RELEASE}
     node = a_node({"modules": found, "kernel": kernel}, expect, transport)
@@ -181,7 +181,7 @@ def test_what_a_search_finds(tmp_path: Path, name: str, where: str, found: str) 
     trees.settings(root, "http://bob:p%40%3A%2F%25%23@10.0.2.100:3128")
     (root / "var/log").mkdir(parents=True)
     trees.sabotage(root, TABLES[name]["apply"])
-    said = hygiene.search([b"p@:/%#"], reader=Reader(str(root)))
+    said = search.search([b"p@:/%#"], reader=Reader(str(root)))
     hits = [hit["path"] if isinstance(hit, dict) else hit for hit in said[where]]
     assert found in hits
 

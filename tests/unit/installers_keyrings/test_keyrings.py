@@ -537,6 +537,7 @@ def test_dnf_gets_an_armored_file_and_a_repo(tmp_path: Path, server: KeyServer, 
     assert text == (
         f"[airlock-acme]\nname=Acme\nbaseurl=https://acme.test/el9/{arch}\nenabled=1\ngpgcheck=1\n"
         "repo_gpgcheck=0\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-airlock-acme\n"
+        "skip_if_unavailable=0\n"
     )
     run.remove()
     assert not host.exists("/etc/yum.repos.d/airlock-acme.repo")
