@@ -185,6 +185,8 @@ def _repository(name: str, title: str, variant: Mapping[str, Any], system: Syste
             "gpgcheck": str(int(given.get("gpgcheck", True))),
             "repo_gpgcheck": str(int(given.get("repo_gpgcheck", False))),
             "gpgkey": f"file://{keyring}",
+            # dnf would pass over a repository whose signature is wrong, and say so in a line.
+            "skip_if_unavailable": "0",
         }
         source = f"/etc/yum.repos.d/airlock-{name}.repo"
         return Repository(name, title, "rpm", keys, keyring, source, fields)
