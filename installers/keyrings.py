@@ -131,7 +131,7 @@ class Keyrings(Installer):
         for key in self._imported(host):
             readback.rpm_forget(host, key)
         keyringfiles.remove_rings(host, [])
-        host.remove(keysource.CACHE)
+        keysource.forget(host)
         remember(host, self.name, {})
 
     def provenance(self, host: Host) -> dict[str, Any]:

@@ -170,6 +170,14 @@ class KeySource:
         raise AssertionError("the last attempt returns or raises")
 
 
+def forget(host: Host) -> None:
+    """Empty the cache of what we put there; files that somebody else placed stay."""
+    for path in host.glob(CACHE, "*.pgp"):
+        host.remove(path)
+    if not host.glob(CACHE, "*"):
+        host.remove(CACHE)
+
+
 def get(host: Host, address: str) -> bytes:
     """At most LIMIT + 1 bytes from an https address. Raises OSError and HTTPException."""
     opener = urllib.request.build_opener(

@@ -21,6 +21,7 @@ from installers.keyrings import Keyrings
 from tests.unit.installers_keyrings.conftest import Keys
 from tests.unit.installers_keyrings.workshop import (
     KEYRING,
+    RELEASES,
     ROCKY,
     SOURCE,
     Answer,
@@ -543,6 +544,65 @@ def test_dnf_gets_an_armored_file_and_a_repo(tmp_path: Path, server: KeyServer, 
     assert not host.exists("/etc/yum.repos.d/airlock-acme.repo")
 
 
+class Killed(BaseException):
+    """Nothing of ours catches it."""
+
+
+def test_killed_at_any_write_it_goes_on_to_the_same_end(
+    tmp_path: Path, server: KeyServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.give("/key.asc", keys.file(keys.good))
+    given = attributes(
+        acme((keys.good, [url]), (keys.other, [])), [f"{server.url}/{{fingerprint}}"]
+    )
+    server.give(f"/{keys.other}", keys.file(keys.other))
+    rival = "deb https://packages.acme.test/deb bookworm main\n"
+    real = Host.write
+    left = 0
+
+    def write(host: Host, p: str, data: Any, mode: int = 0o644) -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        return real(host, p, data, mode)
+
+    def tree(host: Host) -> dict[str, bytes]:
+        ours = [
+            path for path in host.root.rglob("*") if path.is_file() and "var/lib" not in str(path)
+        ]
+        return {str(path.relative_to(host.root)): path.read_bytes() for path in ours}
+
+    ends: list[dict[str, bytes]] = []
+    killed = 0
+    while killed == len(ends):
+        position = len(ends) + 1
+        host = make_root(tmp_path / f"{position}", ca=server.ca)
+        real(host, "/etc/apt/sources.list", rival)
+        left = position
+        with monkeypatch.context() as patch:
+            patch.setattr(Host, "write", write)
+            try:
+                engine(host, given)[0].apply()
+            except Killed:
+                killed += 1
+        assert engine(host, given)[0].apply().exit == Exit.PASS
+        ends.append(tree(host))
+    assert killed >= 6
+    assert all(end == ends[-1] for end in ends)
+    assert len(ends[-1]) == 5
+
+
+def test_removal_leaves_keys_that_somebody_placed(host: Host, keys: Keys) -> None:
+    placed = f"{keysource.CACHE}/{keys.good}.asc"
+    host.write(placed, keys.file(keys.good))
+    run, _ = engine(host, attributes(acme((keys.good, [])), []))
+    assert run.apply().exit == Exit.PASS
+    assert host.glob(keysource.CACHE, "*.pgp")
+    run.remove()
+    assert host.glob(keysource.CACHE, "*") == [placed]
+
+
 # Bad input.
 
 
@@ -625,15 +685,6 @@ def test_an_unknown_system_is_refused_with_a_way_out(tmp_path: Path) -> None:
     assert [refusal.code for refusal in refusals] == ["keyrings.os", "keyrings.os"]
     assert refusals[0].reason == "no docker repository is known for sles 15.6"
     assert "debian" in refusals[0].remedy
-
-
-RELEASES = {
-    "debian-12": 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n',
-    "debian-13": 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n',
-    "ubuntu-24.04": 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n',
-    "rocky-9": ROCKY,
-    "amzn-2023": 'ID="amzn"\nID_LIKE="fedora"\nVERSION_ID="2023"\n',
-}
 
 
 def test_every_shipped_repository_fits_its_systems() -> None:

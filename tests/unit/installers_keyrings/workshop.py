@@ -28,6 +28,13 @@ from installers.keyrings import Keyrings
 REPOSITORY = Path(__file__).parents[3]
 DEBIAN = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
 ROCKY = 'ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n'
+RELEASES = {
+    "debian-12": 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n',
+    "debian-13": 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n',
+    "ubuntu-24.04": 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n',
+    "rocky-9": ROCKY,
+    "amzn-2023": 'ID="amzn"\nID_LIKE="fedora"\nVERSION_ID="2023"\n',
+}
 KEYRING = "/usr/share/keyrings/airlock-acme.gpg"
 SOURCE = "/etc/apt/sources.list.d/airlock-acme.sources"
 
