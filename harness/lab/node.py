@@ -218,8 +218,7 @@ class QemuNode:
                     timeout=_READY_SECONDS, alive=running.check_alive, check=job.check
                 )
             except InfraError as e:
-                tail = running.console_tail(8).replace("\n", " | ")
-                raise InfraError(f"{e.message}; serial console: {tail}", hint=e.hint) from e
+                raise running.explain(e) from e
             job.say("boot", f"ready: {ready.get('state')}")
         return running
 

@@ -7,6 +7,7 @@ server through forwards that start one relay per connection, and nothing else
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -165,6 +166,21 @@ class VirtualMachine:
             f"QEMU ended with {self._process.returncode}: {said or 'it said nothing'}",
             hint=f"serial console: {self.console_tail(3) or 'empty'}",
         )
+
+    def explain(self, error: InfraError) -> InfraError:
+        """What broke the channel: in QEMU's words if it died, else in its console's.
+
+        A dying QEMU takes its sockets first: its status is there a moment later.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(1)
+        try:
+            self.check_alive()
+        except InfraError as gone:
+            return gone
+        tail = self.console_tail(8).replace("\n", " | ")
+        return InfraError(f"{error.message}; serial console: {tail or 'empty'}", hint=error.hint)
 
     def console_tail(self, lines: int = 12) -> str:
         """The last lines of the serial console, control sequences removed."""
