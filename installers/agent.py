@@ -40,6 +40,8 @@ MAX_REQUESTS = 16
 MAX_PART = 4 << 20
 PART_SUFFIX = ".airlock-part"
 REQUIRED = object()
+# systemctl(1), is-system-running
+BOOTING = ("initializing", "starting")
 
 Request = dict[str, Any]
 Operation = Callable[[Request], Any]
@@ -135,21 +137,33 @@ class Agent:
 
     def _wait_until_ready(self) -> None:
         """Tells when systemd has finished booting, then hashes modules while nobody waits."""
-        with contextlib.suppress(OSError):  # systemctl is not there: there is nothing to wait for
-            subprocess.run(
-                ["systemctl", "is-system-running", "--wait"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
-        manager = systemd.collect(Reader())
+        manager = self._settled()
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         state = manager["state"] or "unknown"
         self.announce("ready", state=state, failed=manager["failed"], uptime=round(uptime, 2))
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         self._facts.collect()
+
+    def _settled(self) -> dict[str, Any]:
+        """systemd's state once it is no longer booting.
+
+        ``--wait`` returns at once when the manager is re-executed meanwhile, as it is when its
+        environment changes: the manager's answer counts, not the command's end.
+        """
+        while True:
+            with contextlib.suppress(OSError):  # systemctl is not there: nothing to wait for
+                subprocess.run(
+                    ["systemctl", "is-system-running", "--wait"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                )
+            manager: dict[str, Any] = systemd.collect(Reader())
+            if manager["state"] not in BOOTING:
+                return manager
+            time.sleep(0.2)
 
     def _receive(self, line: Optional[bytes]) -> None:
         """Starts what a line asks for; a line that is no request is answered with an error."""

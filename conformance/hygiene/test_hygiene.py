@@ -15,9 +15,10 @@ BUILD_PACKAGES = re.compile(
     r"|nvidia-.*-(source|dkms)$"
 )
 MACHINE_ID = re.compile(r"[0-9a-f]{32}")
-# When the kernel started, by a device that it makes then. /proc/stat's btime follows the clock when
-# that is set, as it is on a node that was forked from a frozen one; the times of files do not.
-BOOTED = "stat -c %Y /dev/full"
+# When the node booted, by an inode that is made when devpts is mounted and not touched again (udev
+# renews the times of devices). /proc/stat's btime follows the clock when that is set, as it is on
+# a node that was forked from a frozen one; the times of files do not.
+BOOTED = "stat -c %Y /dev/pts/ptmx"
 SLACK = 1.0  # stat gives whole seconds
 
 

@@ -39,6 +39,11 @@ def files() -> dict[str, str]:
             f"LinkLocalAddressing=no\nAddress={at.METADATA_NODE}/24\n"
         ),
         "etc/systemd/system/airlock-agent.service": AGENT_UNIT,
+        # The prime numbers of an RSA key take a minute without hardware acceleration.
+        "etc/systemd/system/airlock-ssh-hostkeys.service.d/lab.conf": (
+            "[Service]\nExecStart=\n"
+            "ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n"
+        ),
     }
 
 
@@ -89,7 +94,7 @@ def archive(
 def _parents(tar: tarfile.TarFile, path: str, made: set[str]) -> None:
     # Only directories that the base may lack: tar would change the mode of an existing one.
     parent = str(Path(path).parent)
-    if parent.endswith(".wants") and parent not in made:
+    if parent.endswith((".wants", ".service.d")) and parent not in made:
         info = tarfile.TarInfo(parent)
         info.type, info.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(info)

@@ -1,0 +1,34 @@
+"""When the agent says that a node is ready."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from installers import agent as agents
+from installers.port import Port
+
+
+def test_a_manager_that_is_re_executed_while_booting_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``systemctl is-system-running --wait`` then ends at once, and the node is still starting."""
+    states = iter(["initializing", "starting", "running"])
+    asked: list[list[str]] = []
+
+    def ended(argv: list[str], **_: Any) -> None:
+        asked.append(argv)
+
+    monkeypatch.setattr(subprocess, "run", ended)
+    monkeypatch.setattr(
+        agents.systemd, "collect", lambda _reader: {"state": next(states), "failed": []}
+    )
+    read_end, write_end = os.pipe()
+    agent = agents.Agent(Port(read_end, write_end, returns=False))
+    assert agent._settled()["state"] == "running"
+    assert len(asked) == 3
+    os.close(read_end)
+    os.close(write_end)
