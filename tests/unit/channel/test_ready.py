@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from installers import agent as agents
+from installers.collect import systemd
 from installers.port import Port
 
 
@@ -23,9 +24,7 @@ def test_a_manager_that_is_re_executed_while_booting_is_not_ready(
         asked.append(argv)
 
     monkeypatch.setattr(subprocess, "run", ended)
-    monkeypatch.setattr(
-        agents.systemd, "collect", lambda _reader: {"state": next(states), "failed": []}
-    )
+    monkeypatch.setattr(systemd, "collect", lambda _reader: {"state": next(states), "failed": []})
     read_end, write_end = os.pipe()
     agent = agents.Agent(Port(read_end, write_end, returns=False))
     assert agent._settled()["state"] == "running"
