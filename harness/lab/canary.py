@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+from installers.collect.search import forms
 
 _CHUNK = 8 << 20
-
-
-def forms(secret: bytes) -> set[bytes]:
-    """The ways a secret is usually written: as it is, percent-encoded, base64, UTF-16."""
-    text = secret.decode("utf-8", "surrogateescape")
-    encoded = {secret, quote(text, safe="").encode(), text.encode("utf-16-le", "surrogatepass")}
-    # Base64 of a longer text that holds the secret depends on where it begins: three ways.
-    for shift in range(3):
-        inner = base64.b64encode(b"\0" * shift + secret)
-        encoded.add(inner[4 if shift else 0 : -4])
-    return {form for form in encoded if len(form) >= 8}
 
 
 def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
@@ -28,7 +17,7 @@ def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
 
     Holes of a sparse file are skipped.
     """
-    wanted = {form: name for name, secret in secrets.items() for form in forms(secret)}
+    wanted = {form: name for name, secret in secrets.items() for form in forms(secret).values()}
     found: dict[bytes, int] = {}
     overlap = max((len(form) for form in wanted), default=1) - 1
     with image.open("rb") as file:

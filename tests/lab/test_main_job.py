@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from harness import state
-from harness.lab.canary import forms
 from harness.lab.node import proxy_password
+from installers.collect.search import forms
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("main-job")]
 
@@ -112,7 +112,7 @@ def test_no_secret_is_in_anything_that_was_written(out: Path) -> None:
     secrets = [proxy_password(state.keys_dir()).encode()]
     for key in state.keys_dir().glob("*.pem"):
         secrets.append(key.read_bytes().splitlines()[1])
-    wanted = {form for secret in secrets for form in forms(secret)}
+    wanted = {form for secret in secrets for form in forms(secret).values()}
     searched = 0
     for path in out.rglob("*"):
         if path.is_file() and not path.is_symlink():

@@ -1,0 +1,51 @@
+"""The search for secrets in a disk image."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.lab.canary import search
+
+SECRET = b"p@:/%#0123456789abcdef"
+
+
+def image(path: Path, at: int, data: bytes) -> Path:
+    with path.open("wb") as file:
+        file.seek(at)
+        file.write(data)
+        file.truncate(at + len(data) + (32 << 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        SECRET,
+        b"http://u:p%40%3A%2F%25%230123456789abcdef@h:1",
+        base64.b64encode(b"user:" + SECRET),
+        SECRET.decode().encode("utf-16-le"),
+    ],
+    ids=["plain", "percent", "base64", "utf-16"],
+)
+def test_a_secret_is_found_however_it_is_written(tmp_path: Path, written: bytes) -> None:
+    found = search(image(tmp_path / "disk", 9 << 20, b"before " + written), {"password": SECRET})
+    assert {hit["name"] for hit in found} == {"password"}
+
+
+@given(offset=st.integers(min_value=(8 << 20) - 64, max_value=(8 << 20) + 64))
+@settings(max_examples=25, deadline=None)
+def test_a_secret_across_the_edge_of_a_chunk_is_found(
+    tmp_path_factory: pytest.TempPathFactory, offset: int
+) -> None:
+    path = tmp_path_factory.mktemp("edge") / "disk"
+    path.write_bytes(b"x" * offset + SECRET + b"y" * 4096)
+    assert search(path, {"password": SECRET}) == [{"name": "password", "offset": offset}]
+
+
+def test_an_image_without_it_is_clean(tmp_path: Path) -> None:
+    assert search(image(tmp_path / "disk", 1 << 20, b"nothing here"), {"key": SECRET}) == []
