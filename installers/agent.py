@@ -42,6 +42,7 @@ PART_SUFFIX = ".airlock-part"
 REQUIRED = object()
 # systemctl(1), is-system-running
 BOOTING = ("initializing", "starting")
+PATIENCE = 5.0
 
 Request = dict[str, Any]
 Operation = Callable[[Request], Any]
@@ -148,16 +149,19 @@ class Agent:
     def _settled(self) -> dict[str, Any]:
         """systemd's state once it is no longer booting.
 
-        ``--wait`` returns at once when the manager is re-executed meanwhile, as it is when its
-        environment changes: the manager's answer counts, not the command's end.
+        ``--wait`` ends at once, or never, when the manager is re-executed meanwhile, as it is when
+        its environment changes (seen with systemd 252). So the manager's own answer counts, and it
+        is asked again after a while whether or not the command has ended.
         """
         while True:
-            with contextlib.suppress(OSError):  # systemctl is not there: nothing to wait for
+            # No systemctl: nothing to wait for.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(
                     ["systemctl", "is-system-running", "--wait"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    timeout=PATIENCE,
                     check=False,
                 )
             manager: dict[str, Any] = systemd.collect(Reader())

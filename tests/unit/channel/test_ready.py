@@ -16,12 +16,14 @@ from installers.port import Port
 def test_a_manager_that_is_re_executed_while_booting_is_not_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``systemctl is-system-running --wait`` then ends at once, and the node is still starting."""
+    """``systemctl is-system-running --wait`` then ends at once, or never."""
     states = iter(["initializing", "starting", "running"])
     asked: list[list[str]] = []
 
-    def ended(argv: list[str], **_: Any) -> None:
+    def ended(argv: list[str], *, timeout: float, **_: Any) -> None:
         asked.append(argv)
+        if len(asked) == 2:
+            raise subprocess.TimeoutExpired(argv, timeout)
 
     monkeypatch.setattr(subprocess, "run", ended)
     monkeypatch.setattr(systemd, "collect", lambda _reader: {"state": next(states), "failed": []})
