@@ -5,15 +5,15 @@ from __future__ import annotations
 NODE_FILE = "/usr/lib/airlock/airlock-node.pyz"
 PORT = "/dev/virtio-ports/airlock.0"
 # systemd's name of the device (systemd-escape --path): udev announces it when the port is there.
-_DEVICE = r"dev-virtio\x2dports-airlock.0.device"
+DEVICE = r"dev-virtio\x2dports-airlock.0.device"
 
 AGENT_UNIT = f"""\
 [Unit]
 Description=Airlock agent
 # As early as its file system and its port are there: it must be able to tell why a boot is stuck.
 DefaultDependencies=no
-Requires={_DEVICE}
-After={_DEVICE} local-fs.target systemd-tmpfiles-setup.service
+Requires={DEVICE}
+After={DEVICE} local-fs.target systemd-tmpfiles-setup.service
 Conflicts=shutdown.target
 Before=shutdown.target
 

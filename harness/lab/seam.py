@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.lab import addresses as at
-from harness.lab_units import AGENT_UNIT
+from harness.lab_units import AGENT_UNIT, DEVICE
 
 _UNITS = "/lib/systemd/system"
 _WANTED = "etc/systemd/system"
@@ -39,6 +39,8 @@ def files() -> dict[str, str]:
             f"LinkLocalAddressing=no\nAddress={at.METADATA_NODE}/24\n"
         ),
         "etc/systemd/system/airlock-agent.service": AGENT_UNIT,
+        # systemd gives a device 90 seconds; an emulated machine on a busy computer needs more.
+        f"etc/systemd/system/{DEVICE}.d/lab.conf": "[Unit]\nJobRunningTimeoutSec=infinity\n",
         # The prime numbers of an RSA key take a minute without hardware acceleration.
         "etc/systemd/system/airlock-ssh-hostkeys.service.d/lab.conf": (
             "[Service]\nExecStart=\n"
@@ -98,7 +100,7 @@ def archive(
 def _parents(tar: tarfile.TarFile, path: str, made: set[str]) -> None:
     # Only directories that the base may lack: tar would change the mode of an existing one.
     parent = str(Path(path).parent)
-    if parent.endswith((".wants", ".service.d")) and parent not in made:
+    if parent.endswith((".wants", ".service.d", ".device.d")) and parent not in made:
         info = tarfile.TarInfo(parent)
         info.type, info.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(info)

@@ -23,7 +23,11 @@ def test_the_archive_holds_what_is_given_and_belongs_to_root() -> None:
     assert members["etc/resolv.conf"].mode == 0o644
     assert members["etc/systemd/system/apt-daily.timer"].linkname == "/dev/null"
     # A directory that the image has keeps its mode: only directories it may lack are in there.
-    assert all(m.name.endswith((".wants", ".service.d")) for m in members.values() if m.isdir())
+    assert all(
+        m.name.endswith((".wants", ".service.d", ".device.d"))
+        for m in members.values()
+        if m.isdir()
+    )
 
 
 def test_the_archive_is_the_same_every_time() -> None:
