@@ -210,7 +210,11 @@ class Cache:
                 return path
             resumed = partial.exists()
             while True:
-                generation = tier.fetch(name, partial, content.size)
+                try:
+                    generation = tier.fetch(name, partial, content.size)
+                except TamperedError as wrong:
+                    self._set_aside(tier, name, _generation(tier, name), str(wrong))
+                    raise
                 if generation is None:
                     raise TamperedError(f"its content {content.sha256} is missing")
                 if digest_of(partial) == content.sha256:
@@ -234,9 +238,8 @@ class Cache:
         except OSError as error:
             raise StoreError(f"cannot be read: {error.strerror}", where=str(path)) from error
         name = object_name(content.sha256)
-        blob = next((i for i in self._local.list(name)), None)
-        if blob is not None:
-            self._set_aside(self._local, name, blob.generation, "its hash is another one")
+        generation = _generation(self._local, name)
+        self._set_aside(self._local, name, generation, "its hash is another one")
         return False
 
     def _set_aside(self, tier: Store, name: str, generation: str, why: str) -> None:
@@ -285,3 +288,10 @@ class Cache:
         # Between our look and our turn, the builder before us may have published.
         found = self.get(kind, inputs)
         return mine, found
+
+
+def _generation(tier: Store, name: str) -> str:
+    """Generation of an object that could not be read as it should be; "" when it is not told."""
+    with contextlib.suppress(StoreError):
+        return next((info.generation for info in tier.list(name) if info.name == name), "")
+    return ""

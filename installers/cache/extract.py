@@ -59,6 +59,7 @@ def unpack(
 def _checked(tar: tarfile.TarFile, max_bytes: int, max_members: int) -> dict[str, tarfile.TarInfo]:
     """Every member by its clean name. TamperedError for the first that must not be."""
     found: dict[str, tarfile.TarInfo] = {}
+    parents: set[str] = set()  # directories that exist because something is in them
     size = 0
     for member in tar:
         name = _clean(member.name)
@@ -66,11 +67,15 @@ def _checked(tar: tarfile.TarFile, max_bytes: int, max_members: int) -> dict[str
         if name == "." and member.isdir():
             continue
         why = _against(name, member, found)
+        if why is None and name in parents and not member.isdir():
+            why = "is there twice"
         if why is None and (size > max_bytes or len(found) >= max_members):
             why = f"is more than {max_bytes} bytes or {max_members} members"
         if why is not None:
             raise TamperedError(f"{member.name[:200]!r} {why}", where=str(tar.name))
         found[name] = member
+        while (name := posixpath.dirname(name)) and name not in parents:
+            parents.add(name)
     return found
 
 
