@@ -19,6 +19,7 @@ from installers.cache.filestore import FileStore
 from installers.cache.manifest import Manifest, Sign, Trust
 from installers.cache.store import (
     Content,
+    DeniedError,
     Store,
     StoreError,
     TamperedError,
@@ -89,15 +90,17 @@ class Cache:
         self._every = every
         # What was found bad in a shared store may be written over, in exactly that generation.
         self._bad: dict[tuple[str, str], str] = {}
+        # A store that did not answer for as long as we were patient is not asked again.
+        self._gone: set[str] = set()
 
     def get(self, kind: str, inputs: Mapping[str, Any]) -> Optional[Entry]:
         """The entry for these inputs from the first tier that has it whole, or None."""
         wanted = Manifest(kind, dict(inputs), {})
-        for tier in self._tiers:
+        for tier in self._present():
             try:
                 entry = self._from(tier, wanted.key)
             except StoreError as error:
-                self._say(f"{tier.url} cannot be used: {error}")
+                self._failed(tier, error)
                 continue
             if entry is not None:
                 return entry
@@ -143,7 +146,7 @@ class Cache:
             self._say(f"the entry is not signed: {error}")
             envelope = manifest.encode(made)
         signed = shared and b'"signature": null' not in envelope
-        for tier in self._tiers:
+        for tier in self._present():
             if not tier.writable or (tier.shared and not (signed or self._unsigned)):
                 continue
             try:
@@ -151,7 +154,7 @@ class Cache:
                     self._write(tier, object_name(held[name].sha256), data)
                 self._write(tier, entry_name(made.key), envelope, renew=renew)
             except NodeError as error:
-                self._say(f"{tier.url} does not keep the entry: {error}")
+                self._failed(tier, error)
         return Entry(made, dict(files))
 
     def copy(self, source: Store, key: str, target: Store) -> Optional[Manifest]:
@@ -252,6 +255,15 @@ class Cache:
         except StoreError as error:
             self._say(f"{tier.url}: the bad entry could not be put aside: {error}")
 
+    def _present(self) -> list[Store]:
+        return [tier for tier in self._tiers if tier.url not in self._gone]
+
+    def _failed(self, tier: Store, error: NodeError) -> None:
+        """Tell it; whoever did not answer is not waited for again."""
+        self._say(f"{tier.url} cannot be used: {error}")
+        if tier.shared and isinstance(error, StoreError) and not isinstance(error, DeniedError):
+            self._gone.add(tier.url)
+
     def _write(self, tier: Store, name: str, data: Content, *, renew: bool = False) -> None:
         """Create the object; one that is there stays, unless it is known to be bad."""
         if tier.create(name, data) is not None:
@@ -268,7 +280,7 @@ class Cache:
         self, kind: str, inputs: Mapping[str, Any]
     ) -> tuple[Optional[lease.Lease], Optional[Entry]]:
         """Wait until it is our turn to build, or until somebody else has built it."""
-        places = [tier for tier in self._tiers if tier.writable]
+        places = [tier for tier in self._present() if tier.writable]
         place = next((tier for tier in places if tier.shared), places[0] if places else None)
         if place is None:
             return None, None
@@ -279,7 +291,8 @@ class Cache:
                 if mine.acquire():
                     break
             except StoreError as error:
-                self._say(f"{place.url}: no lease, others may build the same: {error}")
+                self._say(f"{place.url}: no lease, others may build the same")
+                self._failed(place, error)
                 return None, None
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 1.5, _LONGEST_PAUSE, self._every)

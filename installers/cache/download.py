@@ -90,6 +90,7 @@ class Download:
                 self._parts(descriptor, done)
             except _NoRangesError:
                 notes(self._target).unlink(missing_ok=True)
+                self._stop.clear()
                 self._copy(descriptor, 0, self._size, ranged=False)
         finally:
             os.close(descriptor)

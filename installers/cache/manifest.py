@@ -159,6 +159,14 @@ def decode(data: bytes, key: str) -> tuple[Manifest, Any]:
     return manifest, signature
 
 
+def fingerprint(signature: Any) -> str:
+    """Whom a signature names, not verified; "" when it cannot be read."""
+    try:
+        return hashlib.sha256(_bytes(signature["certificate"])).hexdigest()
+    except (binascii.Error, KeyError, TypeError):
+        return ""
+
+
 def check_name(name: str) -> str:
     """``name`` when it is a plain file name; ValueError otherwise."""
     if not _NAME.fullmatch(name):
