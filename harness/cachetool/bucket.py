@@ -20,6 +20,7 @@ from installers.cache.store import (
     Blob,
     Content,
     DeniedError,
+    Fetched,
     Info,
     StoreError,
     TamperedError,
@@ -64,7 +65,7 @@ class BucketStore:
             data = blob.download_as_bytes(if_generation_match=blob.generation, **self._how)
             return Blob(data, str(blob.generation))
 
-    def fetch(self, name: str, target: Path, size: int) -> str | None:
+    def fetch(self, name: str, target: Path, size: int) -> Fetched | None:
         """The content, in parallel parts. Ranges are not verified by the library: callers do."""
         from google.cloud.storage import transfer_manager
 
@@ -85,7 +86,7 @@ class BucketStore:
                     max_workers=_WORKERS,
                     download_kwargs=dict(self._how),
                 )
-            return str(blob.generation)
+            return Fetched(str(blob.generation), digest_of(target))
 
     def create(self, name: str, data: Content) -> str | None:
         """Write an object that is not there; its generation."""

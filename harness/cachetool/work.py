@@ -23,7 +23,6 @@ from installers.cache.store import (
     Info,
     Store,
     TamperedError,
-    digest_of,
     entry_name,
     object_name,
 )
@@ -113,9 +112,10 @@ def verify(store: Store, trust: Trust | None, say: Say, *, quarantine: bool = Fa
 def _look(store: Store, content: manifest.Content, scratch: Path) -> str:
     """What is wrong with one content, empty when nothing is."""
     try:
-        if store.fetch(object_name(content.sha256), scratch, content.size) is None:
+        fetched = store.fetch(object_name(content.sha256), scratch, content.size)
+        if fetched is None:
             return "its content is missing"
-        return "" if digest_of(scratch) == content.sha256 else "its content was changed"
+        return "" if fetched.sha256 == content.sha256 else "its content was changed"
     except TamperedError as wrong:
         return wrong.what
     finally:

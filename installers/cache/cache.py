@@ -214,20 +214,20 @@ class Cache:
             resumed = partial.exists()
             while True:
                 try:
-                    generation = tier.fetch(name, partial, content.size)
+                    fetched = tier.fetch(name, partial, content.size)
                 except TamperedError as wrong:
                     self._set_aside(tier, name, _generation(tier, name), str(wrong))
                     raise
-                if generation is None:
+                if fetched is None:
                     raise TamperedError(f"its content {content.sha256} is missing")
-                if digest_of(partial) == content.sha256:
+                if fetched.sha256 == content.sha256:
                     return self._local.adopt(name, partial)
                 download.forget(partial)
                 if not resumed:
                     break
                 resumed = False  # what a killed run left may not have reached the disk
         why = f"the content of {content.sha256} is not what its name says"
-        self._set_aside(tier, name, generation, why)
+        self._set_aside(tier, name, fetched.generation, why)
         raise TamperedError(why)
 
     def _verified(self, path: Path, content: manifest.Content) -> bool:

@@ -2,11 +2,13 @@
 
 The file has its full size from the start, so a disk that is too small is found before anything is
 fetched. Which parts are whole stands in a file beside it; after a kill the next call goes on there.
+The hash is taken while later parts are still coming, in the order of the parts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import queue
 import threading
@@ -14,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from installers.cache.store import TamperedError, disk_error
+from installers.cache.store import Fetched, TamperedError, disk_error
 from installers.cache.web import CutError, Web
 
 #: Measured against 50 MB/s a connection: smaller parts cost requests, larger ones idle streams.
 PART = 8 << 20
 STREAMS = 8
-_BLOCK = 256 << 10
+_BLOCK = 1 << 20
+_READ = 1 << 20
 #: Cuts in a row, without one byte between them, after which a part is given up.
 _CUTS = 5
 
@@ -70,9 +73,11 @@ class Download:
         self._lock = threading.Lock()
         self._failure: Optional[Exception] = None
         self._generation = ""
+        self._whole: set[int] = set()
+        self._changed = threading.Condition(self._lock)
 
-    def run(self) -> str:
-        """Fetch what is missing; the object's generation ("" when the server names none).
+    def run(self) -> Fetched:
+        """Fetch what is missing (generation "" when the server names none).
 
         Raises FileNotFoundError (the server's 404), StoreError, TamperedError (another size), and
         NodeError when the disk is full.
@@ -87,15 +92,16 @@ class Download:
             except OSError as error:
                 raise disk_error(error, self._target.parent) from error
             try:
-                self._parts(descriptor, done)
+                sha256 = self._parts(descriptor, done)
             except _NoRangesError:
                 notes(self._target).unlink(missing_ok=True)
                 self._stop.clear()
                 self._copy(descriptor, 0, self._size, ranged=False)
+                sha256 = self._hash(descriptor, wait=False)
         finally:
             os.close(descriptor)
         notes(self._target).unlink(missing_ok=True)
-        return self._generation
+        return Fetched(self._generation, sha256)
 
     def _resume(self, descriptor: int) -> set[int]:
         """Parts that an earlier call finished; the file is made fit for this one."""
@@ -111,8 +117,9 @@ class Download:
         notes(self._target).write_text(f"{head}\n", "ascii")
         return set()
 
-    def _parts(self, descriptor: int, done: set[int]) -> None:
+    def _parts(self, descriptor: int, done: set[int]) -> str:
         count = -(-self._size // self._part)
+        self._whole = done
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         missing = [index for index in range(count) if index not in done]
         for index in missing:
@@ -124,15 +131,34 @@ class Download:
         for thread in threads:
             thread.start()
         try:
-            for thread in threads:
-                thread.join()
+            sha256 = self._hash(descriptor, wait=True)
         except BaseException:
             self._stop.set()
+            raise
+        finally:
             for thread in threads:
                 thread.join()
-            raise
         if self._failure is not None:
             raise self._failure
+        return sha256
+
+    def _hash(self, descriptor: int, *, wait: bool) -> str:
+        """SHA-256 of the file, each part as soon as it and all before it are there."""
+        digest = hashlib.sha256()
+        for start in range(0, self._size, self._part):
+            if wait:
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: start // self._part in self._whole or self._stop.is_set()  # noqa: B023
+                    )
+                if self._stop.is_set():
+                    return ""
+            at, end = start, min(start + self._part, self._size)
+            while at < end:
+                block = os.pread(descriptor, min(_READ, end - at), at)
+                digest.update(block)
+                at += len(block)
+        return digest.hexdigest()
 
     def _work(self, descriptor: int, todo: queue.SimpleQueue[int]) -> None:
         try:
@@ -144,13 +170,16 @@ class Download:
                 start = index * self._part
                 self._copy(descriptor, start, min(start + self._part, self._size), ranged=True)
                 if not self._stop.is_set():
-                    # One short write with O_APPEND: lines of several threads do not mix.
-                    with self._lock, notes(self._target).open("a", encoding="ascii") as out:
-                        out.write(f"{index}\n")
+                    with self._changed:
+                        with notes(self._target).open("a", encoding="ascii") as out:
+                            out.write(f"{index}\n")
+                        self._whole.add(index)
+                        self._changed.notify_all()
         except Exception as failure:
-            with self._lock:
+            with self._changed:
                 self._failure = self._failure or failure
-            self._stop.set()
+                self._stop.set()
+                self._changed.notify_all()
 
     def _copy(self, descriptor: int, start: int, end: int, *, ranged: bool) -> None:
         """Bytes ``start`` to ``end`` of the object, asked for again after each cut."""

@@ -19,9 +19,11 @@ from installers.cache.store import (
     QUARANTINE,
     Blob,
     Content,
+    Fetched,
     Info,
     StoreError,
     TamperedError,
+    digest_of,
     disk_error,
     size_of,
 )
@@ -65,7 +67,7 @@ class FileStore:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def fetch(self, name: str, target: Path, size: int) -> Optional[str]:
+    def fetch(self, name: str, target: Path, size: int) -> Optional[Fetched]:
         path = self.path(name)
         with self._errors(path):
             try:
@@ -82,7 +84,7 @@ class FileStore:
                     shutil.copyfileobj(stream, out, 1 << 20)
             except OSError as error:
                 raise disk_error(error, target.parent) from error
-            return _generation(state)
+            return Fetched(_generation(state), digest_of(target))
 
     def create(self, name: str, data: Content) -> Optional[str]:
         return self._put(name, data, None)

@@ -21,6 +21,7 @@ from installers.cache.store import (
     QUARANTINE,
     Blob,
     Content,
+    Fetched,
     Info,
     StoreError,
     digest_of,
@@ -60,7 +61,7 @@ class GcsStore:
         generation = answer.headers.get("x-goog-generation", "")
         return Blob(answer.data, _number(generation))
 
-    def fetch(self, name: str, target: Path, size: int) -> Optional[str]:
+    def fetch(self, name: str, target: Path, size: int) -> Optional[Fetched]:
         try:
             return Download(self._web, f"{self._address(name)}?alt=media", target, size).run()
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from installers.cache.store import (
     MANIFEST_LIMIT,
     Blob,
     DeniedError,
+    Fetched,
     Info,
 )
 from installers.cache.web import Web, is_private
@@ -38,7 +39,7 @@ class MirrorStore:
         answer = self._web.whole("GET", address, limit=MANIFEST_LIMIT, accept=(404,))
         return None if answer.status == 404 else Blob(answer.data, answer.headers.get("ETag", ""))
 
-    def fetch(self, name: str, target: Path, size: int) -> Optional[str]:
+    def fetch(self, name: str, target: Path, size: int) -> Optional[Fetched]:
         try:
             return Download(self._web, f"{self.url}/{name}", target, size).run()
         except FileNotFoundError:

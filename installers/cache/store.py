@@ -47,6 +47,14 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """A large object that was brought here: its generation, and the SHA-256 of what was written."""
+
+    generation: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Info:
     """One object of a listing: ``size`` in bytes, ``updated`` in seconds since 1970."""
 
@@ -70,11 +78,11 @@ class Store(Protocol):
         """A small object, None when there is none. TamperedError above MANIFEST_LIMIT."""
         ...
 
-    def fetch(self, name: str, target: Path, size: int) -> Optional[str]:
+    def fetch(self, name: str, target: Path, size: int) -> Optional[Fetched]:
         """Bring ``size`` bytes into ``target``, going on where an earlier call was cut off.
 
-        The generation that was read, None when there is no such object; TamperedError when it has
-        another size. The content is for the caller to verify.
+        None when there is no such object; TamperedError when it has another size. The caller
+        compares the hash.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
 from installers.cache.gcs import GcsStore
 from installers.cache.manifest import Trust
-from installers.cache.store import DeniedError, Store, StoreError, TamperedError
+from installers.cache.store import DeniedError, Fetched, Store, StoreError, TamperedError
 from installers.cache.web import Web
 
 google_storage = pytest.importorskip("google.cloud.storage")
@@ -59,7 +60,8 @@ def test_both_sides_see_the_same(ours: Store, theirs: Store, tmp_path: Path) -> 
         assert store.read("entries/none.json") is None
         for name, generation in (("objects/big", second), ("objects/other", third)):
             target = tmp_path / "target"
-            assert store.fetch(name, target, len(data)) == generation
+            fetched = store.fetch(name, target, len(data))
+            assert fetched == Fetched(str(generation), hashlib.sha256(data).hexdigest())
             assert target.read_bytes() == data
             target.unlink()
             with pytest.raises(TamperedError):

@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.storage import Storage
 from installers.cache.download import Download, notes
-from installers.cache.store import StoreError, TamperedError
+from installers.cache.store import Fetched, StoreError, TamperedError
 from installers.cache.web import CutError, Web
 from tests.unit.installers_cache.conftest import BUCKET
 
@@ -31,10 +31,12 @@ def open_storage() -> Any:
         yield storage
 
 
-def download(storage: Storage, target: Path, size: int = len(DATA), **how: Any) -> str:
+def download(storage: Storage, target: Path, size: int = len(DATA), **how: Any) -> Fetched:
     url = f"{storage.url}/storage/v1/b/{BUCKET}/o/x?alt=media"
     how = {"part": PART, "streams": 4, **how}
-    return Download(Web(patience=1.0), url, target, size, **how).run()
+    found = Download(Web(patience=1.0), url, target, size, **how).run()
+    assert found.sha256 == hashlib.sha256(target.read_bytes()).hexdigest()
+    return found
 
 
 def ranges(storage: Storage) -> list[str]:
@@ -42,7 +44,7 @@ def ranges(storage: Storage) -> list[str]:
 
 
 def test_in_parts_each_once(open_storage: Storage, tmp_path: Path) -> None:
-    assert download(open_storage, tmp_path / "x").isdigit()
+    assert download(open_storage, tmp_path / "x").generation.isdigit()
     assert (tmp_path / "x").read_bytes() == DATA
     assert len(set(ranges(open_storage))) == len(ranges(open_storage)) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

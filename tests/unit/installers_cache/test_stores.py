@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -12,7 +13,14 @@ from fixtures.storage import Storage
 from installers.cache.filestore import FileStore
 from installers.cache.gcs import GcsStore
 from installers.cache.mirror import MirrorStore
-from installers.cache.store import MANIFEST_LIMIT, DeniedError, Store, StoreError, TamperedError
+from installers.cache.store import (
+    MANIFEST_LIMIT,
+    DeniedError,
+    Fetched,
+    Store,
+    StoreError,
+    TamperedError,
+)
 from installers.cache.web import Web
 from installers.errors import ConfigError
 from tests.unit.installers_cache.conftest import BUCKET, TOKEN, URL
@@ -82,7 +90,9 @@ def test_content_is_fetched_or_missing_or_of_another_size(store: Store, tmp_path
     data = os.urandom(100_000)
     name = "objects/" + "c" * 64
     generation = store.create(name, data)
-    assert store.fetch(name, tmp_path / "target", len(data)) == generation
+    assert store.fetch(name, tmp_path / "target", len(data)) == Fetched(
+        str(generation), hashlib.sha256(data).hexdigest()
+    )
     assert (tmp_path / "target").read_bytes() == data
     assert store.fetch("objects/" + "d" * 64, tmp_path / "other", 3) is None
     for size in (len(data) - 1, len(data) + 1):
