@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ UNSIGNED = "airlock-cache-unsigned"
 OFFLINE = "airlock-offline"
 BUCKET_KEY = "dataproc-temp-bucket"
 FOLDER = "airlock-cache"
+#: Where downloads go when no store is a directory; removed afterwards, images keep nothing of it.
+SCRATCH = Path("/var/cache/airlock")
 _FORMS = "write file:///folder, gs://bucket/folder or https://host/folder, separated by commas"
 
 
@@ -86,8 +88,9 @@ class Settings:
         with contextlib.ExitStack() as stack:
             local: Optional[FileStore] = locals_[0] if locals_ else None
             if tiers and local is None:
-                folder = tempfile.TemporaryDirectory(prefix="airlock-cache-", dir="/var/tmp")
-                local = FileStore(Path(stack.enter_context(folder)))
+                # Always the same place, so that a run that was killed is gone on with.
+                local = FileStore(SCRATCH)
+                stack.callback(shutil.rmtree, SCRATCH, ignore_errors=True)
             yield Cache(
                 tiers,
                 local,

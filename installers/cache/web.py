@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import io
 import random
+import re
 import ssl
 import threading
 import time
@@ -124,7 +125,8 @@ class Web:
                 status, answered, stream = self._once(method, url, headers or {}, body)
             except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", None) or error
-                status, why = 0, f"does not answer: {reason}"
+                refused = re.search(r"Tunnel connection failed: (\d{3})", str(reason))
+                status, why = int(refused[1]) if refused else 0, f"does not answer: {reason}"
                 if isinstance(reason, ssl.SSLCertVerificationError):
                     raise DeniedError(
                         f"shows a certificate that is not trusted: {reason.verify_message}",

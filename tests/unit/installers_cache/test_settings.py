@@ -123,8 +123,11 @@ def fill(cache: Cache, host: Host, driver: str = "535.261.03") -> None:
     cache.put(kmods.KIND, inputs, {"nvidia.ko": BODY}, details)
 
 
-def test_an_offline_driver_asks_nobody_but_its_cache_b22(host: Quiet, signer: SignerServer) -> None:
+def test_an_offline_driver_asks_nobody_but_its_cache_b22(
+    host: Quiet, signer: SignerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """B22: a warm cache still needed the network. Here apt is never run, and one host is asked."""
+    monkeypatch.setattr(settings, "SCRATCH", tmp_path / "scratch")
     with Storage(BUCKET, token="lab.t") as storage, MetadataServer(token="lab.t") as metadata:
         metadata.serve()
         attributes = {
@@ -147,6 +150,7 @@ def test_an_offline_driver_asks_nobody_but_its_cache_b22(host: Quiet, signer: Si
         driver.apply(host, change, log)
         assert host.ran == [["depmod", "-a", KERNEL]]
         assert driver.provenance(host)["cache"] == "hit"
+        assert not (tmp_path / "scratch").exists()
     certificate = read_certificate(host.read_bytes(CERTIFICATE) or b"")
     module = host.read_bytes(f"{kernels.module_directory(KERNEL)}/nvidia.ko") or b""
     assert examine(module, [certificate]).digest_ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from installers.cache.store import (
     TamperedError,
 )
 from installers.cache.web import Web
+from installers.config import ProxySettings
 from installers.errors import ConfigError
+from installers.proxyurl import ProxyURL
 from tests.unit.installers_cache.conftest import BUCKET, TOKEN, URL
 
 NAME = "entries/" + "a" * 64 + ".json"
@@ -173,6 +176,28 @@ def test_the_token_goes_nowhere_else(storage: Storage) -> None:
     storage.fail("GET", status=307)
     with pytest.raises(DeniedError, match="points elsewhere"):
         GcsStore(URL, web, storage.url).read(NAME)
+
+
+@pytest.mark.parametrize(("status", "words"), [(407, "other credentials"), (403, "answered 403")])
+def test_a_proxy_that_refuses_is_not_asked_for_a_minute(status: int, words: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status)
+        connection.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    proxy = ProxyURL("http", "127.0.0.1", listener.getsockname()[1], "user", "sesame")
+    web = Web(ProxySettings(proxy, proxy), token=lambda: TOKEN)
+    with pytest.raises(DeniedError, match=words) as error:
+        GcsStore(URL, web, "https://storage.invalid").read(NAME)
+    thread.join()
+    listener.close()
+    assert "sesame" not in str(error.value)
+    assert TOKEN not in str(error.value)
 
 
 def test_a_listing_has_many_pages(web: Web) -> None:
