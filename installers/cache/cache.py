@@ -33,6 +33,8 @@ from installers.errors import NodeError
 #: ``() -> (files by name, provenance)``.
 Build = Callable[[], "tuple[Mapping[str, Content], dict[str, Any]]"]
 _LONGEST_PAUSE = 10.0
+#: Seconds to wait for somebody else's build. Whoever keeps a lease for longer is not believed.
+LONGEST_WAIT = 2 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Cache:
         sign: Optional[Sign] = None,
         say: Callable[[str], None] = lambda _: None,
         every: float = lease.EVERY,
+        longest_wait: float = LONGEST_WAIT,
     ) -> None:
         self._tiers = list(tiers)
         self._local = local
@@ -88,6 +91,7 @@ class Cache:
         self._sign = sign
         self._say = say
         self._every = every
+        self._longest_wait = longest_wait
         # What was found bad in a shared store may be written over, in exactly that generation.
         self._bad: dict[tuple[str, str], str] = {}
         # A store that did not answer for as long as we were patient is not asked again.
@@ -247,6 +251,8 @@ class Cache:
 
     def _set_aside(self, tier: Store, name: str, generation: str, why: str) -> None:
         """Quarantine; where we may not write, remember it and go on."""
+        if generation and self._bad.get((tier.url, name)) == generation:
+            return  # who waits for a builder looks again and again
         self._say(f"{tier.url}/{name} is not used: {why}")
         self._bad[tier.url, name] = generation
         try:
@@ -286,6 +292,7 @@ class Cache:
             return None, None
         mine = lease.Lease(place, Manifest(kind, dict(inputs), {}).key, every=self._every)
         pause = min(0.1, self._every)
+        end = time.monotonic() + self._longest_wait
         while True:
             try:
                 if mine.acquire():
@@ -293,6 +300,9 @@ class Cache:
             except StoreError as error:
                 self._say(f"{place.url}: no lease, others may build the same")
                 self._failed(place, error)
+                return None, None
+            if time.monotonic() > end:
+                self._say(f"{place.url}: somebody has been building for too long; we build too")
                 return None, None
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 1.5, _LONGEST_PAUSE, self._every)

@@ -176,6 +176,16 @@ def test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21(
     assert content(node("c").obtain(KIND, INPUTS, never)) == FILES
 
 
+def test_a_bad_entry_is_told_of_once(node: Make, storage: Storage) -> None:
+    node("a").obtain(KIND, INPUTS, build)
+    BREAKS["manifest cut"](storage)
+    notes: list[str] = []
+    cache = node("b", notes=notes)
+    for _ in range(3):
+        assert cache.get(KIND, INPUTS) is None
+    assert len(notes) == 1
+
+
 def test_manifest_and_object_both_replaced_by_a_bucket_writer(
     node: Make, storage: Storage, stranger: Identity
 ) -> None:

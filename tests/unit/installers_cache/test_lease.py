@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from fixtures.storage import Storage
+from installers.cache.cache import Cache
+from installers.cache.filestore import FileStore
 from installers.cache.lease import MISSED, Lease
+from installers.cache.manifest import Manifest
 from installers.cache.store import Store, lease_name
 from tests.unit.installers_cache import racer
 from tests.unit.installers_cache.conftest import BUCKET
@@ -112,6 +115,20 @@ def test_a_takeover_has_one_winner(store: Store) -> None:
     assert len(won) == 1
     assert won[0].held
     won[0].release()
+
+
+def test_nobody_is_waited_for_for_ever(tmp_path: Path) -> None:
+    """A builder that hangs, or somebody who keeps a lease alive to stop all others."""
+    local = FileStore(tmp_path)
+    said: list[str] = []
+    cache = Cache([local], local, say=said.append, every=0.1, longest_wait=0.5)
+    hanging = Lease(local, Manifest("x", {}, {}).key, every=0.1)
+    assert hanging.acquire()
+    entry = cache.obtain("x", {}, lambda: ({"a": b"a"}, {}))
+    assert entry.read("a") == b"a"
+    assert any("too long" in text for text in said)
+    assert hanging.held
+    hanging.release()
 
 
 def test_a_lost_heartbeat_is_noticed(storage: Storage, bucket: Store) -> None:
