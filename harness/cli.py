@@ -20,6 +20,7 @@ VERBS = {
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
+    "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }

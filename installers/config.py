@@ -58,8 +58,8 @@ class Config:
     ``pem_uri``: where the CA of an intercepting proxy is; ``image_build``: the node is an image in
     the making and will boot elsewhere; ``signer``: unix socket of the module signer;
     ``boot_kernel``: release the image will boot (None: the newest in /lib/modules);
-    ``module_cache``: directory of built modules; ``secure_boot``: one of SECURE_BOOT;
-    ``apt_https``: make apt's http sources https; ``source``: where the metadata came from;
+    ``secure_boot``: one of SECURE_BOOT; ``apt_https``: make apt's http sources https; ``source``:
+    where the metadata came from;
     ``raw``: every attribute as it was (may hold secrets: never printed).
     """
 
@@ -68,7 +68,6 @@ class Config:
     image_build: bool = False
     signer: Optional[str] = None
     boot_kernel: Optional[str] = None
-    module_cache: Optional[str] = None
     secure_boot: str = "off"
     apt_https: bool = False
     universe_domain: str = "googleapis.com"
@@ -95,7 +94,6 @@ def from_attributes(attributes: Mapping[str, str], source: str = METADATA_SERVER
         image_build=_text(attributes, "invocation-type") == IMAGE_BUILD,
         signer=signer,
         boot_kernel=_text(attributes, "airlock-boot-kernel"),
-        module_cache=_text(attributes, "airlock-module-cache"),
         secure_boot=secure_boot,
         apt_https=_flag(attributes, "airlock-apt-https"),
         universe_domain=_text(attributes, "universe-domain") or "googleapis.com",

@@ -11,17 +11,16 @@ import contextlib
 import hashlib
 import json
 import time
-from pathlib import Path
 from typing import Any, Optional
 
-from installers import audit, build, compat, debian, elf, fixups, kernels, modsig, signing
+from installers import audit, build, compat, debian, elf, fixups, kernels, kmods, modsig, signing
 from installers.asn1 import Certificate, DERError, read_certificate
+from installers.cache import settings
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal, diff
 from installers.errors import NodeError
 from installers.host import Host
 from installers.journal import Log
-from installers.modcache import Entry, ModuleCache, key_of
 
 CERTIFICATE = "/usr/lib/airlock/signing-cert.der"
 BLACKLIST = "/etc/modprobe.d/airlock-nouveau.conf"
@@ -46,6 +45,7 @@ class Driver(Installer):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._signer: Optional[Certificate] = None
+        self._cache = settings.parse(config)
 
     def refuse(self, host: Host) -> list[Refusal]:
         """What cannot work, found before anything is fetched: system, kernel, sources, signer."""
@@ -71,6 +71,8 @@ class Driver(Installer):
 
     def _refuse_sources(self, host: Host) -> list[Refusal]:
         """The package is in contrib and what it is used with in non-free."""
+        if self._cache.offline:
+            return []
         have = {component for source in debian.apt_sources(host) for component in source.components}
         missing = [component for component in _COMPONENTS if component not in have]
         if not missing:
@@ -155,7 +157,8 @@ class Driver(Installer):
         if kernel is None or self.refuse(host) or not self._changes(host):
             return Contract()
         disk = dict(_DISK)
-        notes = [f"the driver is built for kernel {kernel}, unless the module cache has it"]
+        notes = [f"the driver is built for kernel {kernel}, unless the cache has it"]
+        notes += self._cache.notes
         trust = compat.db_trust(host.os_release().get("ID", ""), kernel)
         if self.config.secure_boot == "required" and trust.trusts_db is None:
             notes.append(f"nobody has measured whether kernel {kernel} trusts UEFI db for modules")
@@ -166,7 +169,10 @@ class Driver(Installer):
                 f"{spans}: {fixup.why}"
             )
         keys = [f"module signing key behind {self.config.signer}"] if self.config.signer else []
-        return Contract(debian.apt_hosts(host), _FETCHED, disk, keys, notes)
+        hosts = set(self._cache.hosts)
+        if not self._cache.offline:
+            hosts.update(debian.apt_hosts(host))
+        return Contract(sorted(hosts), _FETCHED, disk, keys, notes)
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Resolve, look in the cache, else build; sign; install. Safe to be killed anywhere."""
@@ -179,53 +185,36 @@ class Driver(Installer):
         purged = debian.restore(host)
         if purged:
             log("purge-after-interruption", packages=purged)
-        with debian.apt_lists(host):
-            with log.step("apt-update"):
-                host.apt("update", timeout=1800)
-            resolved = debian.resolve(host, kernel)
-            chosen = fixups.candidates(resolved.driver)
-            inputs = {
-                "schema": 1,
-                "kernel": kernel,
-                **debian.identities(resolved),
-                "fixups": fixups.digest(chosen),
-                "make": build.make_flags(kernel),
-                "strip": "--strip-debug",
-            }
-            log("resolve", driver=resolved.driver, kernel=kernel, cache_key=key_of(inputs))
-            cache = self._cache()
-            entry = cache.get(inputs) if cache else None
-            hit = entry is not None
-            log("module-cache", key=key_of(inputs), result="hit" if hit else "miss")
-            if entry is None:
-                modules, details = self._build(host, resolved, chosen, log)
-                entry = Entry(key_of(inputs), inputs, modules, details)
-                if cache:
-                    cache.put(inputs, modules, details)
-        signed = self._sign(entry.modules, kernel, log)
+        with self._cache.open(lambda note: log("cache", note=note)) as cache:
+
+            def build_it(resolved: debian.Resolved, chosen: list[fixups.Fixup]) -> kmods.Built:
+                return self._build(host, resolved, chosen, log)
+
+            entry, wanted = kmods.obtain(
+                host, kernel, cache, build_it, log, offline=self._cache.offline
+            )
+            modules = {name: entry.read(name) for name in entry.files}
+        signed = self._sign(modules, kernel, log)
         provenance = {
-            "driver": resolved.driver,
+            "driver": wanted.driver,
             "kernel": kernel,
-            **debian.identities(resolved),
+            **wanted.identities,
             "fixups": entry.details["fixups"],
             "built": entry.details["built"],
             "build_seconds": entry.details["seconds"],
             "cache_key": entry.key,
-            "cache": "hit" if hit else "miss",
+            "cache": "hit" if entry.hit else "miss",
             "certificate": self._signer_certificate().sha256,
         }
-        if not hit:
+        if not entry.hit:
             provenance["build_environment"] = entry.details["environment"]
-        self._install(host, entry, signed, provenance, log)
+        self._install(host, modules, signed, provenance, log)
         self._blacklist(host, kernel, log)
         return None
 
-    def _cache(self) -> Optional[ModuleCache]:
-        return ModuleCache(Path(self.config.module_cache)) if self.config.module_cache else None
-
     def _build(
         self, host: Host, resolved: debian.Resolved, chosen: list[fixups.Fixup], log: Log
-    ) -> tuple[dict[str, bytes], dict[str, Any]]:
+    ) -> kmods.Built:
         """Compile in an environment that is gone afterwards; (modules, what to note of it)."""
         started = time.time()
         try:
@@ -281,7 +270,7 @@ class Driver(Installer):
     def _install(
         self,
         host: Host,
-        entry: Entry,
+        modules: dict[str, bytes],
         signed: dict[str, bytes],
         provenance: dict[str, Any],
         log: Log,
@@ -297,7 +286,7 @@ class Driver(Installer):
             "modules": {
                 name: {
                     "sha256": hashlib.sha256(data).hexdigest(),
-                    "body_sha256": hashlib.sha256(entry.modules[name]).hexdigest(),
+                    "body_sha256": hashlib.sha256(modules[name]).hexdigest(),
                 }
                 for name, data in signed.items()
             },

@@ -85,7 +85,7 @@ def attributes(job: Job, proxy: str | None, *, build: bool) -> dict[str, str]:
         values |= {
             "invocation-type": "custom-images",
             "airlock-signer": _SOCKET,
-            "airlock-module-cache": _MODULE_CACHE,
+            "airlock-cache": f"file://{_MODULE_CACHE}",
         }
         if scenario.intercept:
             values["airlock-apt-https"] = "true"

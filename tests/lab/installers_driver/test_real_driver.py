@@ -99,7 +99,7 @@ def image(
         shutil.copy(pack(cache_dir("node")).path, root / NODE.lstrip("/"))
         attributes = {
             "airlock-signer": "/run/airlock/sign.sock",
-            "airlock-module-cache": CACHE,
+            "airlock-cache": f"file://{CACHE}",
             "invocation-type": "custom-images",
         }
         (private / "m.json").write_text(json.dumps({"instance": {"attributes": attributes}}))
