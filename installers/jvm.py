@@ -12,31 +12,12 @@ from installers.host import Host
 
 _TOPS = ("/usr/lib", "/usr/lib64", "/usr/java", "/usr/local", "/opt", "/srv", "/root", "/home")
 # Large trees in which no runtime is, and caches whose copies nobody runs.
-_PRUNED = frozenset(
-    [
-        "__pycache__",
-        "site-packages",
-        "dist-packages",
-        "node_modules",
-        "include",
-        "man",
-        "doc",
-        "locale",
-        "modules",
-        "firmware",
-        "terminfo",
-        "pkgs",
-        "containers",
-        "overlay2",
-        ".git",
-        ".cache",
-        "gcc",
-        "ruby",
-        "perl5",
-        "python3",
-        "systemd",
-    ]
-)
+_PRUNED = {
+    *("__pycache__", "site-packages", "dist-packages", "node_modules", "include", "man"),
+    *("doc", "locale", "modules", "firmware", "terminfo", "pkgs"),
+    *("containers", "overlay2", ".git", ".cache", "gcc", "ruby"),
+    *("perl5", "python3", "systemd"),
+}
 _DEPTH = 5
 
 

@@ -193,8 +193,8 @@ def notes(value: Optional[str]) -> list[str]:
 
 
 def _ask(value: str, target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    direct = []
-    proxied = []
+    direct: list[str] = []
+    proxied: list[str] = []
     for name, tool in tools().items():
         shown = re.sub(r"[,\s]+", "|", value) if tool.lists == "bar" else value
         (direct if tool.bypasses(shown, target) else proxied).append(name)

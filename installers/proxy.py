@@ -32,9 +32,7 @@ _REEXEC_PATIENCE = 60.0
 
 # Compares values that must not be shown; of no use to who reads the digests later.
 _VEIL = secrets.token_bytes(16)
-_FAMILIES = frozenset(
-    ("debian", "ubuntu", "rhel", "fedora", "centos", "rocky", "almalinux", "amzn")
-)
+_FAMILIES = {"debian", "ubuntu", "rhel", "fedora", "centos", "rocky", "almalinux", "amzn"}
 
 
 def dialects() -> list[Dialect]:

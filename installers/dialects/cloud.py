@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from installers.dialects.base import Wanted
-from installers.dialects.ini import IniFile
+from installers.dialects.ini import IniFile, merge_sections
 from installers.host import Host
+from installers.proxyurl import ProxyURL
 
 # The first gcloud that honours no_proxy when its proxy properties are set; an older one would send
 # calls of Google's own services, which stay direct, to the proxy.
@@ -21,10 +22,18 @@ _ROOTS = (
 )
 
 
+_BLANKS = "drops blanks around a user or password: the proxy will refuse them"
+
+
+def _has_outer_blanks(proxy: ProxyURL) -> bool:
+    return any(text != text.strip() for text in (proxy.user or "", proxy.password or ""))
+
+
 class Gcloud(IniFile):
     """``[proxy]`` of an installation's own ``properties``: for every user and configuration."""
 
     section = "proxy"
+    interpolated = True
     keys = ("type", "address", "port", "username", "password", "rdns")
     veiled = frozenset({"proxy.username", "proxy.password"})
     # gcloud is run by ordinary users too: a password in this file is readable to them, as the one
@@ -48,6 +57,8 @@ class Gcloud(IniFile):
     def notes(self, want: Wanted) -> list[str]:
         if want.asserted and want.plain is None:
             return ["gcloud: cannot talk TLS to a proxy"]
+        if want.plain is not None and _has_outer_blanks(want.plain):
+            return [f"gcloud: {_BLANKS}"]
         if want.asserted and self.version < _HONOURS_NO_PROXY:
             return [
                 "gcloud: this release ignores no_proxy once it has a proxy of its own (it is older "
@@ -78,6 +89,7 @@ class Boto(IniFile):
     name = "boto"
     path = "/etc/boto.cfg"
     section = "Boto"
+    interpolated = True
     keys = ("proxy", "proxy_port", "proxy_type", "proxy_user", "proxy_pass", "proxy_rdns")
     veiled = frozenset({"Boto.proxy_user", "Boto.proxy_pass"})
 
@@ -93,9 +105,15 @@ class Boto(IniFile):
             values.update(proxy_user=proxy.user, proxy_pass=proxy.password or "")
         return {f"Boto.{key}": value for key, value in values.items()}
 
+    def write(self, text: str, settings: dict[str, str]) -> str:
+        # gsutil does not start at all when a section is there twice, as image builds leave it.
+        return super().write(merge_sections(text) if settings else text, settings)
+
     def notes(self, want: Wanted) -> list[str]:
         if want.asserted and want.plain is None:
             return ["gsutil: cannot talk TLS to a proxy"]
+        if want.plain is not None and _has_outer_blanks(want.plain):
+            return [f"gsutil: {_BLANKS}"]
         if want.asserted:
             return ["gsutil: a configured proxy serves every host, the bypass list does not apply"]
         return []

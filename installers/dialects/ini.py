@@ -23,11 +23,15 @@ class IniFile(Dialect):
 
     section = ""
     keys: tuple[str, ...] = ()
+    # True for readers that are Python's ConfigParser with its interpolation: % is written twice.
+    interpolated = False
 
     def read(self, text: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for _, section, key, value in _entries(text.splitlines()):
             if section == self.section.lower() and key in self.keys:
+                if self.interpolated:
+                    value = value.replace("%%", "%")
                 found[f"{self.section}.{key}"] = value
         return found
 
@@ -44,9 +48,31 @@ class IniFile(Dialect):
             for number, section, key, _ in _entries(foreign):
                 if section == self.section.lower() and key in self.keys:
                     _put_aside(foreign, number, was)
-            lines = [f"{key.partition('.')[2]} = {value}\n" for key, value in settings.items()]
+            twice = "%%" if self.interpolated else "%"
+            lines = [
+                f"{key.partition('.')[2]} = {value.replace('%', twice)}\n"
+                for key, value in settings.items()
+            ]
             blocks[self.label] = (self.section, lines)
         return _assemble(foreign, blocks)
+
+
+def merge_sections(text: str) -> str:
+    """The file with each section once: later ones go to the end of the first of their name."""
+    parts: dict[str, list[str]] = {"": []}
+    section = ""
+    seen: set[str] = set()
+    for line in text.splitlines(keepends=True):
+        header = _HEADER.match(line.strip())
+        if header:
+            section = header[1].strip()
+            if section in seen:
+                if not parts[section][-1].endswith("\n"):
+                    parts[section][-1] += "\n"
+                continue
+            seen.add(section)
+        parts.setdefault(section, []).append(line)
+    return "".join(line for lines in parts.values() for line in lines)
 
 
 def _entries(lines: list[str]) -> list[tuple[int, str, str, str]]:

@@ -11,18 +11,8 @@ from installers import cli, noproxy, noproxy_lint
 from installers.errors import ConfigError
 
 COLUMNS = [
-    "curl",
-    "wget",
-    "git",
-    "apt",
-    "urllib",
-    "requests",
-    "httpx",
-    "aiohttp",
-    "pip",
-    "uv",
-    "npm",
-    "Go",
+    *("curl", "wget", "git", "apt", "urllib", "requests"),
+    *("httpx", "aiohttp", "pip", "uv", "npm", "Go"),
 ]
 # One row for each measurement; D is direct, P is through the proxy, in the order of COLUMNS.
 MATRIX = [
