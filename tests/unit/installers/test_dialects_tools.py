@@ -38,13 +38,14 @@ def written(dialect: Dialect, asked: Wanted, before: str = "") -> str:
 def test_npm_reads_it(tmp_path: Path) -> None:
     dialect = clients.Npm("/x")
     file = tmp_path / "npmrc"
-    file.write_text(written(dialect, want(), "proxy=http://stale:1\nfund=false\n"))
+    # npm shows no proxy that has a password.
+    asked = want(credentials=False)
+    file.write_text(written(dialect, asked, "proxy=http://stale:1\nfund=false\n"))
     env = {"NPM_CONFIG_GLOBALCONFIG": str(file), "HOME": str(tmp_path)}
     said = json.loads(run("npm", "config", "list", "--json", "--long", env=env))
-    assert said["proxy"].rstrip("/") == URL
-    assert said["https-proxy"].rstrip("/") == URL
+    assert said["proxy"] == said["https-proxy"] == "http://10.0.2.100:3128"
     assert said["fund"] is False
-    assert ".corp.example" in str(said["noproxy"])
+    assert {".corp.example", "corp.example"} <= set(",".join(said["noproxy"]).split(","))
 
 
 @needs("npm")
@@ -73,6 +74,7 @@ def test_gcloud_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "configurations"
     folder.mkdir()
     (folder / "config_default").write_text(written(dialect, through(3128), before))
+    (tmp_path / "active_config").write_text("default")
     env = {"CLOUDSDK_CONFIG": str(tmp_path), "HOME": str(tmp_path)}
     said = json.loads(run("gcloud", "config", "list", "--all", "--format=json", env=env))
     assert said["core"]["project"] == "p"
@@ -117,7 +119,8 @@ def test_gsutil_reads_it_and_a_doubled_section_is_mended(tmp_path: Path) -> None
         run(str(python), "-c", BOTO, env=env)
     dialect = cloud.Boto()
     file.write_text(dialect.write(before, dialect.settings(through(3128))))
-    assert json.loads(run(str(python), "-c", BOTO, env=env)) == {
+    read = json.loads(run(str(python), "-c", BOTO, env=env))
+    assert {key: read[key] for key in read if key not in ("working_dir", "debug")} == {
         "proxy": "127.0.0.1",
         "proxy_port": "3128",
         "proxy_user": "b%b",
