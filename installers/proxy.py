@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -22,12 +21,10 @@ from installers.config import Config
 from installers.dialects import apt, clients, cloud, environment, java, packages, services
 from installers.dialects.base import Dialect, put, wanted
 from installers.engine import Change, Contract, Installer, Problem, Refusal, run_directory
-from installers.errors import CommandError
 from installers.host import APT_CONF, Host
 from installers.journal import Log, recall, remember
 
 _REEXEC = "systemd-manager:reexec"
-_REEXEC_PATIENCE = 60.0
 
 
 # Compares values that must not be shown; of no use to who reads the digests later.
@@ -193,7 +190,7 @@ class Proxy(Installer):
                 units.reload(host)
         if host.is_running_system and keys & {"systemd", "systemd-manager"}:
             with log.step("re-execute the system manager"):
-                _reexec(host)
+                environment.reexec(host)
             remember(host, self.name, {})
 
     def verify(self, host: Host) -> list[Problem]:
@@ -217,7 +214,7 @@ class Proxy(Installer):
         host.remove(units.NODE_FILE)
         host.remove(APT_CONF)
         if host.is_running_system:
-            _reexec(host)
+            environment.reexec(host)
         remember(host, self.name, {})
 
     def provenance(self, host: Host) -> dict[str, Any]:
@@ -276,21 +273,3 @@ def running_pyz() -> Optional[Path]:
 
 def _sha256(data: Optional[bytes]) -> str:
     return hashlib.sha256(data).hexdigest() if data is not None else ""
-
-
-def _reexec(host: Host) -> None:
-    """Only a re-executed manager reads ``DefaultEnvironment=`` again; services go on running.
-
-    systemctl returns when the old manager closes the connection, and nothing says when the new one
-    listens: it is asked until it answers.
-    """
-    host.run(["systemctl", "daemon-reexec"], timeout=120)
-    deadline = time.monotonic() + _REEXEC_PATIENCE
-    while True:
-        try:
-            environment.manager_environment(host)
-            return
-        except CommandError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
