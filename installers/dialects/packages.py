@@ -20,6 +20,8 @@ class Dnf(IniFile):
     section = "main"
     keys = ("proxy", "proxy_username", "proxy_password")
     secret_mode = 0o600
+    # It was there before us: a conffile of its package.
+    keep_empty = True
 
     def __init__(self, name: str = "dnf", path: str = "/etc/dnf/dnf.conf") -> None:
         self.name = name
