@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -85,7 +86,9 @@ def test_sudo_takes_the_file(tmp_path: Path) -> None:
     file = tmp_path / "airlock-proxy"
     file.write_text(dialect.write("", dialect.settings(want())))
     file.chmod(0o440)
-    said = run(root, f"{root}/usr/sbin/visudo", "-c", "-s", "-f", str(file))
+    libraries = f"{root}/usr/lib/sudo:{library_path(root)}"
+    argv = (f"{root}/usr/sbin/visudo", "-c", "-s", "-f", str(file))
+    said = run(root, *argv, LD_LIBRARY_PATH=libraries)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "parsed OK" in said.stdout
 
@@ -105,7 +108,8 @@ def test_podman_pulls_through_it(tmp_path: Path) -> None:
         root,
         *(f"{root}/usr/bin/podman", "--runtime", f"{root}/usr/bin/crun"),
         *("--conmon", f"{root}/usr/bin/conmon", "--root", f"{tmp_path}/storage"),
-        *("--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"),
+        # podman takes no longer path than 50 characters for it.
+        *("--runroot", tempfile.mkdtemp(dir="/tmp"), "--storage-driver", "vfs"),
         *("--network-config-dir", f"{tmp_path}/net", "pull"),
         *("--signature-policy", f"{tmp_path}/policy.json", "docker://nowhere.example/x"),
         CONTAINERS_CONF=f"{tmp_path}/containers.conf",
