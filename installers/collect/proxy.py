@@ -106,8 +106,8 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
 
     ``environment`` is /etc/environment, ``profile`` /etc/profile.d, ``systemd_manager`` what
     is configured and ``systemd_env_effective`` what the manager gives its services now
-    (``effective``). ``credential_files`` names every file read here that holds a credential, and those that
-    the installer lists.
+    (``effective``). ``credential_files`` names every file read here that holds a
+    credential, and those that the installer lists.
     """
     files = _Files(reader)
     profile: dict[str, str] = {}

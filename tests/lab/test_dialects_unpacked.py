@@ -86,7 +86,7 @@ def test_sudo_takes_the_file(tmp_path: Path) -> None:
     file = tmp_path / "airlock-proxy"
     file.write_text(dialect.write("", dialect.settings(want())))
     file.chmod(0o440)
-    libraries = f"{root}/usr/lib/sudo:{library_path(root)}"
+    libraries = f"{root}/usr/libexec/sudo:{library_path(root)}"
     argv = (f"{root}/usr/sbin/visudo", "-c", "-s", "-f", str(file))
     said = run(root, *argv, LD_LIBRARY_PATH=libraries)
     assert said.returncode == 0, said.stdout + said.stderr
