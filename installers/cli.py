@@ -30,6 +30,7 @@ OTHERS = {
     "agent": "installers.agent",
     "audit-modules": "installers.audit",
     "probe": "installers.probe",
+    "lint": "installers.noproxy_lint",
 }
 _LOCK_PATIENCE = 60.0
 

@@ -101,6 +101,10 @@ class Host:
             done.append(part)
         return self.root.joinpath(*done)
 
+    def real(self, p: str) -> str:
+        """The node path that ``p`` leads to, every symbolic link resolved."""
+        return f"/{self.path(p).relative_to(self.root)}"
+
     def exists(self, p: str) -> bool:
         """True when the file, directory or link target is there."""
         return self.path(p).exists()

@@ -40,7 +40,7 @@ def parse(value: Optional[str]) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     for raw in re.split(r"[,\s]+", value or ""):
         if raw:
-            found, note = _entry(raw)
+            found, note = entry(raw)
             entries.extend(found)
             if note:
                 notes.append(f"{KEY} entry {raw}: {note}")
@@ -62,7 +62,8 @@ def matches(host: str, entries: Iterable[str]) -> bool:
     return False
 
 
-def _entry(raw: str) -> tuple[list[str], str]:
+def entry(raw: str) -> tuple[list[str], str]:
+    """``(what is written, note)`` for one entry as the user wrote it. Raises ConfigError."""
     if not raw.isascii() or not raw.isprintable():
         raise ConfigError(
             "an entry holds characters that no host has",

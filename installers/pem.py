@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timezone
 from typing import Optional
 
-from installers import asn1
+from installers import asn1, strict
 from installers.errors import NodeError
 
 _WHERE = "http-proxy-pem-uri"
@@ -107,10 +107,10 @@ def validity(certificate: asn1.Certificate, now: datetime) -> Optional[tuple[str
 
 def notes(certificate: asn1.Certificate) -> list[str]:
     """What a reader of the plan should know about a CA that is accepted."""
-    found = []
-    if certificate.key_usage is None:
-        found.append(f"CA {name(certificate)} has no keyUsage: Python 3.13 and newer refuse it")
-    return found
+    return [
+        f"CA {name(certificate)}: Python 3.13 and newer refuse it, {what}"
+        for what in strict.violations(certificate)
+    ]
 
 
 def name(certificate: asn1.Certificate) -> str:

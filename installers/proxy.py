@@ -9,36 +9,62 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
+import hmac
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import installers
-from installers import units
+from installers import noproxy, noproxy_lint, units
 from installers.config import Config
-from installers.dialects import apt, clients, environment
-from installers.dialects.base import Dialect, wanted
-from installers.engine import Change, Contract, Installer, Problem, run_directory
-from installers.errors import CommandError
+from installers.dialects import apt, clients, cloud, environment, java, packages, services
+from installers.dialects.base import Dialect, put, wanted
+from installers.engine import Change, Contract, Installer, Problem, Refusal, run_directory
 from installers.host import APT_CONF, Host
 from installers.journal import Log, recall, remember
 
 _REEXEC = "systemd-manager:reexec"
-_REEXEC_PATIENCE = 60.0
+
+
+# Compares values that must not be shown; of no use to who reads the digests later.
+_VEIL = secrets.token_bytes(16)
+_FAMILIES = {"debian", "ubuntu", "rhel", "fedora", "centos", "rocky", "almalinux", "amzn"}
 
 
 def dialects() -> list[Dialect]:
-    """All translators, environment first: nothing may use the network before it is set."""
+    """Translators with a fixed file, environment first: it is set before anything uses it."""
     return [
         environment.EtcEnvironment(),
         environment.Profile(),
         environment.SystemdManager(),
+        services.ServiceEnvironment(),
+        *(services.DropIn(unit) for unit in services.UNITS),
+        services.Sudo(),
         apt.Apt(),
+        packages.Dnf(),
+        packages.Dnf("yum", "/etc/yum.conf"),
+        packages.Dirmngr(),
+        packages.Conda(),
         clients.Curl(),
         clients.Wget(),
         clients.Git(),
         clients.Pip(),
+        cloud.Boto(),
+        services.Podman(),
+        java.Gradle(),
+    ]
+
+
+def found_dialects(host: Host) -> list[Dialect]:
+    """Translators of tools that keep their file where they are installed."""
+    renviron = services.renviron_file(host)
+    return [
+        *(clients.Npm(path) for path in clients.npm_files(host)),
+        *(cloud.Gcloud(root, version) for root, version in cloud.gcloud_roots(host).items()),
+        *(java.NetProperties(path) for path in java.net_properties(host)),
+        *(java.Maven(path) for path in java.maven_files(host)),
+        *([services.Renviron(renviron)] if renviron else []),
     ]
 
 
@@ -50,6 +76,22 @@ class Proxy(Installer):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.want = wanted(config.proxy, credentials=not config.image_build)
+        self._present: Optional[list[Dialect]] = None
+
+    def refuse(self, host: Host) -> list[Refusal]:
+        release = host.os_release()
+        family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()} - {""}
+        if not self.want.asserted or not family or family & _FAMILIES:
+            return []
+        system = release.get("PRETTY_NAME", release.get("ID", "this system"))
+        zypper = "; zypper and YaST keep the proxy in /etc/sysconfig/proxy, which we do not write"
+        return [
+            Refusal(
+                "proxy.os",
+                f"{system} is not supported{zypper if 'suse' in ' '.join(family) else ''}",
+                "use Debian, Ubuntu or a member of the RHEL family",
+            )
+        ]
 
     @contextlib.contextmanager
     def session(self, host: Host) -> Iterator[None]:
@@ -74,7 +116,7 @@ class Proxy(Installer):
             settings = dialect.settings(self.want)
             # Without a proxy foreign settings are not our business; with one they must not win.
             current = dialect.read(text) if settings else dialect.ours(text)
-            found.update({f"{dialect.name}:{key}": value for key, value in current.items()})
+            found.update(_named(dialect, current))
         if host.is_running_system:
             if recall(host, self.name).get("reexec"):
                 found[_REEXEC] = "pending"
@@ -90,8 +132,7 @@ class Proxy(Installer):
     def desired(self, host: Host) -> dict[str, Any]:
         should: dict[str, Any] = {}
         for dialect in self._dialects(host):
-            settings = dialect.settings(self.want)
-            should.update({f"{dialect.name}:{key}": value for key, value in settings.items()})
+            should.update(_named(dialect, dialect.settings(self.want)))
         if host.is_running_system:
             values = dict(self.want.environment)
             should.update({f"systemd-manager:{key}": value for key, value in values.items()})
@@ -103,6 +144,11 @@ class Proxy(Installer):
 
     def contract(self, host: Host) -> Contract:
         notes = list(self.config.proxy.notes) if self.want.asserted else []
+        if self.want.asserted:
+            notes += noproxy_lint.notes(self.config.raw.get(noproxy.KEY))
+            running = services.present(host)
+            if running:
+                notes.append(f"read the proxy when they start, so restart them: {_list(running)}")
         for dialect in self._dialects(host):
             notes += dialect.notes(self.want)
             text = host.read(dialect.path) or ""
@@ -113,9 +159,7 @@ class Proxy(Installer):
                 f"the image gets no credentials: {units.PROXY} writes them at boot from metadata"
             )
         elif self.want.credentials:
-            notes.append(
-                f"these files will hold credentials: {', '.join(self._secret_files(host))}"
-            )
+            notes.append(f"these files will hold credentials: {_list(self._secret_files(host))}")
         server = self.config.source
         return Contract(
             hosts=[server.split("://", 1)[1]] if "://" in server else [],
@@ -132,7 +176,7 @@ class Proxy(Installer):
                 if dialect.name == "systemd" and host.is_running_system:
                     # Remembered before the file is written: a kill in between must not lose it.
                     remember(host, self.name, {"reexec": True})
-                self._write(host, dialect, dialect.settings(self.want))
+                self._write(host, dialect)
         if "node-file" in keys:
             pyz = running_pyz()
             if pyz is not None:
@@ -141,15 +185,20 @@ class Proxy(Installer):
         if "unit" in keys:
             with log.step("install the unit", unit=units.PROXY):
                 units.install(host, units.PROXY, units.PROXY_TEXT)
+        if any(key.startswith("unit ") for key in keys):
+            with log.step("tell systemd of the drop-ins"):
+                units.reload(host)
         if host.is_running_system and keys & {"systemd", "systemd-manager"}:
             with log.step("re-execute the system manager"):
-                _reexec(host)
+                environment.reexec(host)
             remember(host, self.name, {})
 
     def verify(self, host: Host) -> list[Problem]:
         problems = []
         for dialect in self._dialects(host):
             for key, (found, value) in dialect.verify(host, self.want).items():
+                if key in dialect.veiled:
+                    found, value = _veil(found), _veil(value)
                 problems.append(
                     Problem(
                         host.redact(f"{dialect.name} reads {key} as {found!r}, not {value!r}"),
@@ -159,13 +208,13 @@ class Proxy(Installer):
         return problems
 
     def remove(self, host: Host) -> None:
-        for dialect in dialects():
-            self._write(host, dialect, {})
+        for dialect in [*dialects(), *found_dialects(host)]:
+            put(host, dialect, {}, secret=False)
         units.remove(host, units.PROXY)
         host.remove(units.NODE_FILE)
         host.remove(APT_CONF)
         if host.is_running_system:
-            _reexec(host)
+            environment.reexec(host)
         remember(host, self.name, {})
 
     def provenance(self, host: Host) -> dict[str, Any]:
@@ -180,27 +229,40 @@ class Proxy(Installer):
         }
 
     def _dialects(self, host: Host) -> list[Dialect]:
-        return [dialect for dialect in dialects() if dialect.applies(host)]
+        """Of the tools that are there, or whose file still has our part."""
+        if self._present is None:
+            self._present = [
+                dialect
+                for dialect in [*dialects(), *found_dialects(host)]
+                if dialect.applies(host) or dialect.ours(host.read(dialect.path) or "")
+            ]
+        return self._present
 
     def _secret_files(self, host: Host) -> list[str]:
         if not self.want.credentials:
             return []
-        return [d.path for d in self._dialects(host) if d.settings(self.want)]
+        return [d.path for d in self._dialects(host) if d.credentials and d.settings(self.want)]
 
-    def _write(self, host: Host, dialect: Dialect, settings: dict[str, str]) -> None:
-        old = host.read(dialect.path)
-        new = dialect.write(old or "", settings)
-        if not new and (old is None or not dialect.keep_empty):
-            if old is not None and dialect.ours(old):
-                host.remove(dialect.path)
-            return
-        mode = dialect.secret_mode if self.want.credentials and settings else dialect.mode
-        if old is not None:
-            # A file of others keeps its mode, unless that would show root's secret to everyone.
-            present = host.path(dialect.path).stat().st_mode & 0o7777
-            foreign = dialect.write(old, {})
-            mode = present & mode if mode == 0o600 and foreign else (present if foreign else mode)
-        host.write(dialect.path, new, mode=mode)
+    def _write(self, host: Host, dialect: Dialect) -> None:
+        secret = self.want.credentials and dialect.credentials
+        put(host, dialect, dialect.settings(self.want), secret)
+
+
+def _named(dialect: Dialect, settings: dict[str, str]) -> dict[str, str]:
+    """``<tool>:<setting>`` and its value, veiled where nobody may see it."""
+    return {
+        f"{dialect.name}:{key}": _veil(value) if key in dialect.veiled else value
+        for key, value in settings.items()
+    }
+
+
+def _veil(secret: str) -> str:
+    digest = hmac.new(_VEIL, secret.encode("utf-8", "surrogateescape"), hashlib.sha256)
+    return f"*** ({digest.hexdigest()[:8]})"
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
 
 
 def running_pyz() -> Optional[Path]:
@@ -211,21 +273,3 @@ def running_pyz() -> Optional[Path]:
 
 def _sha256(data: Optional[bytes]) -> str:
     return hashlib.sha256(data).hexdigest() if data is not None else ""
-
-
-def _reexec(host: Host) -> None:
-    """Only a re-executed manager reads ``DefaultEnvironment=`` again; services go on running.
-
-    systemctl returns when the old manager closes the connection, and nothing says when the new one
-    listens: it is asked until it answers.
-    """
-    host.run(["systemctl", "daemon-reexec"], timeout=120)
-    deadline = time.monotonic() + _REEXEC_PATIENCE
-    while True:
-        try:
-            environment.manager_environment(host)
-            return
-        except CommandError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)

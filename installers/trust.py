@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from installers import aptsources, asn1, pem, pemsource
+from installers import aptsources, asn1, pem, pemsource, strict
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal
 from installers.errors import NodeError
 from installers.host import Host
 from installers.journal import Log, recall, remember
+from installers.trustparts import Parts
 
 _PREFIX = "airlock-"
 
@@ -53,7 +54,10 @@ def store_of(host: Host) -> Optional[Store]:
 
 
 class Trust(Installer):
-    """Settings ``ca:<sha256>`` (the anchor's path) and ``apt-source:<file>`` (http or https)."""
+    """Settings ``ca:<sha256>`` (the anchor's path) and ``apt-source:<file>`` (http or https).
+
+    What programs have beside the system's store is in :mod:`installers.trustparts`.
+    """
 
     name = "trust"
 
@@ -61,6 +65,7 @@ class Trust(Installer):
         super().__init__(config)
         self.source = pemsource.parse(config.pem_uri) if config.pem_uri else None
         self._content: Optional[bytes] = None
+        self._parts: Optional[Parts] = None
 
     def refuse(self, host: Host) -> list[Refusal]:
         if self.source is None:
@@ -76,10 +81,23 @@ class Trust(Installer):
             ]
         if not self.source.is_remote:
             try:
-                self._authorities(host)
+                return self._too_lax(host)
             except NodeError as error:
                 return [Refusal("trust.pem", f"{error.where}: {error.what}", error.remedy)]
         return []
+
+    def _too_lax(self, host: Host) -> list[Refusal]:
+        """Authorities that an interpreter of this node will not accept."""
+        pythons = strict.pythons(host)
+        return [
+            Refusal(
+                "trust.strict",
+                f"{pem.name(one)}: {', '.join(strict.violations(one))}; {pythons[0]} refuses it",
+                "make the CA anew with the extensions of RFC 5280",
+            )
+            for one in self._authorities(host)
+            if pythons and strict.violations(one)
+        ]
 
     def inspect(self, host: Host) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -91,6 +109,7 @@ class Trust(Installer):
                 sha256 = next(iter(known), path)
                 trusted = len(known) == 1 and sha256 in bundle
                 found[f"ca:{sha256}"] = path if trusted else f"{path}, not in the bundle"
+            found.update(self._beside(host, store).inspect(self._wanted(host)))
         for path in self._source_files(host):
             plain = aptsources.plain_mirrors(host.read(path) or "", path)
             found[f"apt-source:{path}"] = "http" if plain else "https"
@@ -102,6 +121,7 @@ class Trust(Installer):
         if self.source is not None and store is not None:
             for sha256 in self._wanted(host):
                 should[f"ca:{sha256}"] = _anchor(store, sha256)
+            should.update(self._beside(host, store).desired(self._wanted(host)))
         if self.config.apt_https:
             should.update({f"apt-source:{path}": "https" for path in self._source_files(host)})
         return should
@@ -136,6 +156,9 @@ class Trust(Installer):
             self._write_anchors(host, store, log)
             with log.step("rebuild the store", bundle=store.bundle):
                 host.run(store.command, timeout=300)
+        beside = [c for c in changes if not c.key.startswith(("ca:", "apt-source:"))]
+        if store is not None and beside:
+            self._beside(host, store).apply(beside, self._authorities(host), log)
         rewritten = [c for c in changes if c.key.startswith("apt-source:")]
         if rewritten:
             with log.step("rewrite the apt sources"):
@@ -152,7 +175,7 @@ class Trust(Installer):
                 pem.authorities(host.read_bytes(path) or b"", pem.utc_now())
             except NodeError as error:
                 problems.append(Problem(f"{path}: {error.what}", error.remedy))
-        return problems
+        return problems + self._beside(host, store).verify(self._wanted(host))
 
     def remove(self, host: Host) -> None:
         store = store_of(host)
@@ -162,6 +185,8 @@ class Trust(Installer):
                 host.remove(path)
             if ours:
                 host.run(store.command, timeout=300)
+            # Behind the hooks, which may have left entries of ours in a JVM's store.
+            self._beside(host, store).remove()
         for path in self._remembered_sources(host):
             self._rewrite(host, Change(f"apt-source:{path}", "https", None))
         remember(host, self.name, {})
@@ -175,6 +200,11 @@ class Trust(Installer):
             "authorities": sorted(k[3:] for k in self.inspect(host) if k.startswith("ca:")),
             "apt_sources": recall(host, self.name).get("apt", {}),
         }
+
+    def _beside(self, host: Host, store: Store) -> Parts:
+        if self._parts is None:
+            self._parts = Parts(host, store.bundle)
+        return self._parts
 
     def _authorities(self, host: Host) -> list[asn1.Certificate]:
         """Fetched once a run: what was checked is what is installed."""

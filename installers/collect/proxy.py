@@ -6,6 +6,7 @@ program itself makes of it runs the program.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Optional
 
@@ -91,12 +92,22 @@ def _lines(text: Optional[str], pattern: str) -> list[str]:
     return found
 
 
+def _listed(state: Optional[str]) -> list[str]:
+    """Files that the proxy installer says it wrote a credential into."""
+    try:
+        proxy = json.loads(state or "{}")["installers"]["proxy"]
+        return [str(path) for path in proxy["provenance"]["credential_files"]]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
 def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[str, Any]:
     """The proxy's traces on the node.
 
     ``environment`` is /etc/environment, ``profile`` /etc/profile.d, ``systemd_manager`` what
     is configured and ``systemd_env_effective`` what the manager gives its services now
-    (``effective``). ``credential_files`` names every file read here that holds a credential.
+    (``effective``). ``credential_files`` names every file read here that holds a
+    credential, and those that the installer lists.
     """
     files = _Files(reader)
     profile: dict[str, str] = {}
@@ -125,4 +136,5 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
     for folder in ("/run/airlock", "/etc/airlock", "/var/lib/airlock"):
         for name in reader.names(folder):
             files.text(f"{folder}/{name}")
+    files.credentials.update(_listed(reader.text("/var/lib/airlock/state.json")))
     return {**facts, "credential_files": sorted(files.credentials)}

@@ -6,24 +6,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from installers import noproxy
+from installers import noproxy, proxyurl
 from installers.config import ProxySettings
 from installers.errors import NodeError
 from installers.host import Host
+from installers.proxyurl import ProxyURL
 
-BEGIN = "# >>> airlock: this block is replaced, change the metadata instead"
+_TEXT = ": this block is replaced, change the metadata instead"
+BEGIN = f"# >>> airlock{_TEXT}"
 END = "# <<< airlock"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The proxy as files shall hold it: URLs with or without credentials, empty when not set."""
+    """The proxy as files shall hold it: URLs with or without credentials, empty when not set.
 
-    http: str
-    https: str
-    no_proxy: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    credentials: bool
+    ``ca_bundle`` and ``ca_file`` (node paths: everything trusted, our authorities alone) belong to
+    the interception CA, which is independent of the proxy's scheme; empty when there is none.
+    """
+
+    http: str = ""
+    https: str = ""
+    no_proxy: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    credentials: bool = False
+    ca_bundle: str = ""
+    ca_file: str = ""
 
     @property
     def asserted(self) -> bool:
@@ -34,6 +42,12 @@ class Wanted:
     def single(self) -> str:
         """The proxy for tools that take only one; https, because that is what they fetch."""
         return self.https or self.http
+
+    @property
+    def plain(self) -> Optional[ProxyURL]:
+        """``single`` in parts for tools that speak only plain HTTP to a proxy; None otherwise."""
+        proxy = proxyurl.parse(self.single, "proxy")
+        return proxy if proxy is not None and proxy.scheme == "http" else None
 
 
 def wanted(proxy: ProxySettings, credentials: bool) -> Wanted:
@@ -54,12 +68,20 @@ def wanted(proxy: ProxySettings, credentials: bool) -> Wanted:
 
 
 class Dialect:
-    """One tool's file. ``mode`` is for a new file, ``secret_mode`` when it holds a password."""
+    """One tool's file. ``mode`` is for a new file, ``secret_mode`` when it holds a password.
+
+    ``label`` tells blocks apart that two installers have in one file. ``veiled`` are settings whose
+    whole value is a secret, to be compared and never shown.
+    """
 
     name = ""
     path = ""
+    label = ""
     mode = 0o644
     secret_mode = 0o644
+    # False for tools that cannot be given a password in this file.
+    credentials = True
+    veiled: frozenset[str] = frozenset()
     # PAM complains about a missing /etc/environment: an empty file stays then.
     keep_empty = False
 
@@ -110,44 +132,77 @@ class Block(Dialect):
     """A marked block at the end of a file that others write too: the last setting wins."""
 
     def ours(self, text: str) -> dict[str, str]:
-        return self.read(split(text, self.path)[1])
+        return self.read(split(text, self.path, self.label)[1])
 
     def write(self, text: str, settings: dict[str, str]) -> str:
-        foreign = split(text, self.path)[0]
+        foreign = split(text, self.path, self.label)[0]
         if not settings:
             return foreign
         if foreign and not foreign.endswith("\n"):
             foreign += "\n"
-        return f"{foreign}{BEGIN}\n{self.render(settings)}{END}\n"
+        begin, end = marks(self.label)
+        return f"{foreign}{begin}\n{self.render(settings)}{end}\n"
 
     def render(self, settings: dict[str, str]) -> str:
         """The lines of the block, each with its newline."""
         raise NotImplementedError
 
 
-def split(text: str, where: str) -> tuple[str, str]:
+def marks(label: str = "") -> tuple[str, str]:
+    """The first and the last line of a block, without newlines."""
+    name = f"airlock {label}".strip()
+    return f"# >>> {name}{_TEXT}", f"# <<< {name}"
+
+
+def split(text: str, where: str, label: str = "") -> tuple[str, str]:
     """``(foreign, ours)`` of a text with any number of our blocks; NodeError for a torn one."""
+    begin, end = marks(label)
     foreign: list[str] = []
     ours: list[str] = []
     inside = False
     for line in text.splitlines(keepends=True):
         mark = line.strip()
-        if mark == BEGIN and not inside:
+        if mark == begin and not inside:
             inside = True
-        elif mark == END and inside:
+        elif mark == end and inside:
             inside = False
-        elif BEGIN in mark or mark == END:
+        elif begin in mark or mark == end:
             break
         else:
             (ours if inside else foreign).append(line)
     else:
         if not inside:
             return "".join(foreign), "".join(ours)
-    raise NodeError(
+    raise torn(where)
+
+
+def torn(where: str) -> NodeError:
+    """The error for a file in which a mark of ours is alone."""
+    return NodeError(
         "the marks of our block do not match",
         where=where,
         remedy=f"remove the lines from {BEGIN[:13]!r} to {END!r} by hand",
     )
+
+
+def put(host: Host, dialect: Dialect, settings: dict[str, str], secret: bool) -> None:
+    """Write the dialect's file, or take our part out of it where ``settings`` is empty.
+
+    ``secret``: these settings hold a credential. A file of others keeps its mode, unless that would
+    show root's secret to everyone.
+    """
+    old = host.read(dialect.path)
+    new = dialect.write(old or "", settings)
+    if not new and (old is None or not dialect.keep_empty):
+        if old is not None and dialect.ours(old):
+            host.remove(dialect.path)
+        return
+    mode = dialect.secret_mode if secret and settings else dialect.mode
+    if old is not None:
+        present = host.path(dialect.path).stat().st_mode & 0o7777
+        foreign = dialect.write(old, {})
+        mode = present & mode if mode == 0o600 and foreign else (present if foreign else mode)
+    host.write(dialect.path, new, mode=mode)
 
 
 def no_proxy_value(want: Wanted) -> str:

@@ -1,13 +1,12 @@
-"""curl, wget, git and pip, for when the environment does not reach them (sudo, cron, services)."""
+"""curl, wget, git, pip and npm, for when the environment does not reach them (cron, services)."""
 
 from __future__ import annotations
 
 import re
 
-from installers.dialects.base import BEGIN, END, Block, Dialect, Wanted, no_proxy_value, split
+from installers.dialects.base import Block, Wanted, no_proxy_value
+from installers.dialects.ini import IniFile
 from installers.host import Host
-
-_WAS = "# airlock-was: "
 
 
 class Curl(Block):
@@ -116,44 +115,16 @@ class Git(Block):
         return {} if value == want.single else {"http.proxy": (value, want.single)}
 
 
-class Pip(Dialect):
-    """``/etc/pip.conf``: an INI file in which pip accepts neither a section nor a key twice.
-
-    So our line goes below the ``[global]`` that is there, and a foreign ``proxy`` is put aside as a
-    comment until ours is removed.
-    """
+class Pip(IniFile):
+    """``/etc/pip.conf``: pip accepts neither a section nor a key twice."""
 
     name = "pip"
     path = "/etc/pip.conf"
+    section = "global"
+    keys = ("proxy",)
 
     def settings(self, want: Wanted) -> dict[str, str]:
         return {"global.proxy": want.single} if want.asserted else {}
-
-    def read(self, text: str) -> dict[str, str]:
-        found = _pip_proxies(text)
-        return {"global.proxy": found[-1][1]} if found else {}
-
-    def ours(self, text: str) -> dict[str, str]:
-        block = split(text, self.path)[1]
-        header = "" if "[global]" in block else "[global]\n"
-        return self.read(header + block)
-
-    def write(self, text: str, settings: dict[str, str]) -> str:
-        lines = split(text, self.path)[0].splitlines(keepends=True)
-        lines = [line.removeprefix(_WAS) for line in lines]
-        if not settings:
-            return "".join(lines)
-        for number, _ in _pip_proxies("".join(lines)):
-            lines[number] = _WAS + lines[number]
-        headers = [i for i, line in enumerate(lines) if line.strip().lower() == "[global]"]
-        if lines and not lines[-1].endswith("\n"):
-            lines[-1] += "\n"
-        ours = [f"{BEGIN}\n", f"proxy = {settings['global.proxy']}\n", f"{END}\n"]
-        if headers:
-            lines[headers[0] + 1 : headers[0] + 1] = ours
-        else:
-            lines += [ours[0], "[global]\n", *ours[1:]]
-        return "".join(lines)
 
     def notes(self, want: Wanted) -> list[str]:
         if want.asserted:
@@ -161,14 +132,52 @@ class Pip(Dialect):
         return []
 
 
-def _pip_proxies(text: str) -> list[tuple[int, str]]:
-    """``(line number, value)`` of each ``proxy`` in ``[global]``."""
-    found: list[tuple[int, str]] = []
-    section = ""
-    for number, line in enumerate(text.splitlines()):
-        if line.strip().startswith("["):
-            section = line.strip().lower()
-        match = re.fullmatch(r"proxy\s*[=:]\s*(.*?)\s*", line, re.IGNORECASE)
-        if match and section == "[global]":
-            found.append((number, match[1]))
+class Npm(Block):
+    """The global ``npmrc``, wherever this npm looks for it; the last value of a key wins."""
+
+    name = "npm"
+    _keys = ("proxy", "https-proxy", "noproxy")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = f"npm {path}"
+
+    def settings(self, want: Wanted) -> dict[str, str]:
+        if not want.asserted:
+            return {}
+        values = {"proxy": want.http, "https-proxy": want.https, "noproxy": no_proxy_value(want)}
+        return {key: value for key, value in values.items() if value}
+
+    def read(self, text: str) -> dict[str, str]:
+        return properties(text, self._keys)
+
+    def render(self, settings: dict[str, str]) -> str:
+        return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def npm_files(host: Host) -> list[str]:
+    """Global npmrc of every npm on the node: the prefix of its node, and Debian's own place.
+
+    npm asks ``node`` for its prefix, not itself; Debian's package has ``/etc/npmrc`` instead.
+    """
+    found: list[str] = []
+    npm = host.find_program("npm")
+    if npm is None:
+        return found
+    if host.exists("/usr/share/nodejs/npm"):
+        found.append("/etc/npmrc")
+    node = host.find_program("node")
+    if node is not None:
+        prefix = host.real(node).rsplit("/bin/", 1)[0]
+        found.append(f"{prefix}/etc/npmrc")
+    return found
+
+
+def properties(text: str, keys: tuple[str, ...], comments: str = "#;") -> dict[str, str]:
+    """``key=value`` lines of the named keys, the last one of each; quotes and blanks taken off."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key.strip() in keys and line.strip()[0] not in comments:
+            found[key.strip()] = value.strip().strip("\"'")
     return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 
 from installers.dialects.base import Block, OwnFile, Wanted
+from installers.errors import CommandError
 from installers.host import Host
 
 VARIABLES = tuple(
     name for lower in ("http_proxy", "https_proxy", "no_proxy") for name in (lower, lower.upper())
 )
+_REEXEC_PATIENCE = 60.0
 HEADER = "# Written by airlock; change the metadata instead.\n"
 
 
@@ -102,3 +105,21 @@ def manager_environment(host: Host) -> dict[str, str]:
             quoted = value.startswith("$'") and value.endswith("'")
             found[key] = value[2:-1] if quoted else value
     return found
+
+
+def reexec(host: Host) -> None:
+    """Only a re-executed manager reads ``DefaultEnvironment=`` again; services go on running.
+
+    systemctl returns when the old manager closes the connection, and nothing says when the new one
+    listens: it is asked until it answers.
+    """
+    host.run(["systemctl", "daemon-reexec"], timeout=120)
+    deadline = time.monotonic() + _REEXEC_PATIENCE
+    while True:
+        try:
+            manager_environment(host)
+            return
+        except CommandError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import configparser
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installers.config import ProxySettings, from_attributes
-from installers.dialects import apt, clients, environment
-from installers.dialects.base import BEGIN, END, Dialect, Wanted, wanted
+from installers.dialects import apt, clients, cloud, environment, java, packages, services
+from installers.dialects.base import BEGIN, END, Dialect, wanted
 from installers.errors import NodeError
 from installers.proxy import dialects
+from tests.unit.installers.tools import (
+    BASIC,
+    NO_PROXY,
+    NOTHING,
+    URL,
+    Recorder,
+    needs,
+    proxied,
+    run,
+    settings,
+    want,
+)
 
-PASSWORD = "p@:/%#'\" $x"
-URL = "http://bob:p%40%3A%2F%25%23%27%22%20%24x@10.0.2.100:3128"
-NO_PROXY = "localhost,127.0.0.1,::1,169.254.169.254,metadata.google.internal"
-
-
-def settings(**attributes: str) -> ProxySettings:
-    return from_attributes({k.replace("_", "-"): v for k, v in attributes.items()}).proxy
-
-
-def want(credentials: bool = True) -> Wanted:
-    return wanted(settings(proxy_uri=URL, no_proxy=".corp.example"), credentials)
-
-
-NOTHING = wanted(ProxySettings(), credentials=True)
-EVERY = [pytest.param(dialect, id=dialect.name) for dialect in dialects()]
+# Those whose file is where the tool is installed.
+FOUND: list[Dialect] = [
+    clients.Npm("/usr/etc/npmrc"),
+    cloud.Gcloud("/usr/lib/google-cloud-sdk", (547, 0, 0)),
+    java.NetProperties("/usr/lib/jvm/x/conf/net.properties"),
+    java.Maven("/etc/maven/settings.xml"),
+    services.Renviron("/etc/R/Renviron.site"),
+]
+EVERY = [pytest.param(dialect, id=dialect.name) for dialect in [*dialects(), *FOUND]]
 
 STALE = ("proxy = http://old:1", "http_proxy=http://old:1")
 # Lines that other people have in such files, with and without a final newline.
@@ -78,14 +78,26 @@ def test_reads_back_what_it_writes(dialect: Dialect) -> None:
 def test_no_credentials_in_an_images_files(dialect: Dialect) -> None:
     text = dialect.write("", dialect.settings(want(credentials=False)))
     assert "bob" not in text
-    assert "10.0.2.100:3128" in text
+    if dialect.credentials:
+        assert "10.0.2.100" in text
+        assert "3128" in text
+    else:
+        assert text == dialect.write("", dialect.settings(want(credentials=True)))
 
 
 @pytest.mark.parametrize(
     "dialect",
     [
-        d()
-        for d in (environment.EtcEnvironment, clients.Curl, clients.Wget, clients.Git, clients.Pip)
+        environment.EtcEnvironment(),
+        clients.Curl(),
+        clients.Wget(),
+        clients.Git(),
+        clients.Pip(),
+        packages.Dnf(),
+        packages.Dirmngr(),
+        cloud.Boto(),
+        java.Gradle(),
+        *(dialect for dialect in FOUND if not isinstance(dialect, java.Maven)),
     ],
     ids=lambda dialect: dialect.name,
 )
@@ -124,17 +136,6 @@ def test_two_proxies_that_differ() -> None:
     assert [bool(dialect.notes(differ)) for dialect in (clients.Curl(), clients.Git())] == [
         True
     ] * 2
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
-def run(*argv: str, env: dict[str, str] | None = None) -> str:
-    base = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
-    return subprocess.run(
-        argv, env={**base, **(env or {})}, capture_output=True, text=True, check=True
-    ).stdout
 
 
 @needs("apt-config")
@@ -246,49 +247,6 @@ def test_systemd_reads_the_drop_in(tmp_path: Path) -> None:
     assert "%%40" in file.read_text()
     said = run("systemd-analyze", f"--root={tmp_path}", "cat-config", "systemd/system.conf")
     assert dialect.read(said) == dialect.settings(want())
-
-
-class Recorder:
-    """A proxy that notes the first request's head and closes."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.heads: list[str] = []
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    piece = connection.recv(4096)
-                    if not piece:
-                        break
-                    head += piece
-                self.heads.append(head.decode("latin-1"))
-                connection.sendall(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-                )
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    proxy = Recorder()
-    yield proxy
-    proxy.listener.close()
-
-
-def proxied(port: int) -> Wanted:
-    url = f"http://bob:p%40%3A%2F%25%23@127.0.0.1:{port}"
-    return wanted(settings(proxy_uri=url, no_proxy=".direct.example"), credentials=True)
-
-
-BASIC = "Basic Ym9iOnBAOi8lIw=="  # bob:p@:/%#
 
 
 @needs("curl")

@@ -85,7 +85,7 @@ def test_running_node_lists_every_file_that_holds_a_credential(root: Path) -> No
     summary = run(root, http_proxy=URL)
     listed = summary.installers[0].provenance["credential_files"]
     assert sorted(name.lstrip("/") for name in listed) == holding(root)
-    assert len(listed) == 8
+    assert len(listed) == 9
     state = read_state(Host(root))["installers"]["proxy"]["provenance"]
     assert state["credential_files"] == listed
     for private in ("etc/apt/apt.conf.d/99zz-airlock-proxy", "root/.curlrc"):
@@ -97,7 +97,7 @@ def test_image_then_boot_then_rotation_then_no_proxy(root: Path) -> None:
     run(root, http_proxy=URL, invocation_type="custom-images")
     assert holding(root) == []
     run(root, http_proxy=URL)
-    assert len(holding(root)) == 8
+    assert len(holding(root)) == 9
     rotated = run(root, http_proxy="http://bob:another-one@10.0.2.100:3128")
     assert rotated.installers[0].outcome == "ok"
     assert holding(root) == []

@@ -38,9 +38,9 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/upper,workdir=$WORK/work"
 mount --bind /proc "$WORK/root/proc"
 mount --bind /dev "$WORK/root/dev"
 export ROOT="$WORK/root"
-# Hooks of other packages (a Java key store takes seconds) are not what is tested.
-rm -rf "$ROOT/etc/ca-certificates/update.d"
 """
+# Hooks of other packages (a Java key store takes seconds) are not what is tested.
+NO_HOOKS = 'rm -rf "$ROOT/etc/ca-certificates/update.d"\n'
 
 
 def can_overlay() -> bool:
@@ -66,10 +66,12 @@ def fresh(name: str, **options: Any) -> bytes:
     return make(name, **options).pem
 
 
-def in_overlay(tmp_path: Path, *lines: str) -> list[str]:
-    """Run shell lines in the overlay; what each one printed."""
+def in_overlay(tmp_path: Path, *lines: str, hooks: bool = False) -> list[str]:
+    """Run shell lines in the overlay; what each one printed. ``hooks``: keep other packages'."""
     (tmp_path / "mount").mkdir()
-    script = OVERLAY + "".join(f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines)
+    script = (OVERLAY if hooks else OVERLAY + NO_HOOKS) + "".join(
+        f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines
+    )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         env={**os.environ, "WORK": str(tmp_path / "mount")},
