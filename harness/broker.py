@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AirlockError, InfraError
-from harness.pool import Pool, Unavailable
+from harness.pool import Pool
+from harness.station import Unavailable
 from harness.transports.base import RemoteError
 
 #: Backlog: every worker connects at once, and a run may have hundreds.
@@ -85,6 +86,8 @@ class _Handler(socketserver.StreamRequestHandler):
             case "release":
                 held.discard(ask["cell"])
                 return pool.release(ask["cell"])
+            case "end":
+                return pool.end(ask["cell"])
             case "collected":
                 return pool.collected(ask["items"], ask["checks"])
             case "checked":
@@ -126,8 +129,10 @@ class Broker:
 class Client:
     """One connection to a broker. Not for use by several threads at once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, timeout: float | None = None) -> None:
+        """``timeout`` is for one answer; without it a request waits as long as the run lives."""
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
         try:
             self._socket.connect(path)
         except OSError as error:

@@ -17,7 +17,8 @@ from reports import model
 from reports.summary import build_report, cell_verdict, standing
 
 if TYPE_CHECKING:
-    from harness.pool import Station
+    from harness.patterns import Sighting
+    from harness.station import Station
 
 VERSION = "0.1.0"
 #: Lines of a serial console that go into a report; the whole of it is in the capsule.
@@ -72,6 +73,13 @@ def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) ->
     ]
     checks += missing
     checks += [_lost(number, what) for number, what in enumerate(lost)]
+    # What the lab broke may well have made the node say it: then it is shown, and fails nothing.
+    fails = station.trouble is None
+    checks += [
+        _seen(sighting, station.simulated)
+        for sighting in station.sightings
+        if sighting.fails and fails
+    ]
     verdict, reason, remedy = _verdict(station, checks, bool(missing), cause)
     record = station.record
     cell = model.Cell(
@@ -97,9 +105,19 @@ def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) ->
         ledger=_lenient(station.ledger, model.Ledger) if station.ledger else None,
         provenance=_provenance(record.provenance),
     )
+    evidence = [
+        model.Evidence(
+            kind="text",
+            title=f"console.{sighting.pattern.name} ({sighting.pattern.severity})",
+            text="\n".join(sighting.lines),
+            simulated=station.simulated,
+        )
+        for sighting in station.sightings
+        if not (sighting.fails and fails)
+    ]
     if standing(cell) != "fine":
-        cell = msgspec.structs.replace(cell, evidence=_evidence(station.capsule))
-    return cell
+        evidence += _evidence(station.capsule)
+    return msgspec.structs.replace(cell, evidence=evidence) if evidence else cell
 
 
 def host_machine() -> model.HostMachine:
@@ -149,6 +167,23 @@ def _check(said: Mapping[str, Any]) -> model.CheckResult:
         for line in said.get("evidence", ())
     ]
     return msgspec.convert({**said, "evidence": evidence}, model.CheckResult)
+
+
+def _seen(sighting: Sighting, simulated: bool) -> model.CheckResult:
+    """What the console showed, as a check that failed."""
+    pattern = sighting.pattern
+    return model.CheckResult(
+        id=f"console.{pattern.name}",
+        title=pattern.title,
+        severity=pattern.severity,
+        outcome="fail",
+        message=sighting.message,
+        remedy=pattern.remedy,
+        simulated=simulated,
+        evidence=[
+            model.Evidence(kind="serial", text=line, simulated=simulated) for line in sighting.lines
+        ],
+    )
 
 
 def _lost(number: int, what: str) -> model.CheckResult:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.broker import Client
 from harness.node import CellNames, Node
-from harness.pool import Unavailable
+from harness.station import Unavailable
 from harness.transports.base import AgentOperations, RemoteError, TransportError
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,8 @@ from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
 from harness.errors import InfraError, NothingToDo, UsageError
+from harness.keeping import Holder, keep_nodes
+from harness.kept import Kept
 from harness.pool import Pool
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
@@ -69,6 +71,9 @@ class Outcome:
     directory: Path
     report: model.Report
     exit: Exit
+    kept: Sequence[Kept] = ()
+    #: Serves the kept nodes until the last of them has ended; None if there is none.
+    hold: Callable[[], None] | None = None
 
 
 def run(request: Request) -> Outcome:
@@ -76,11 +81,13 @@ def run(request: Request) -> Outcome:
     started = datetime.now(UTC)
     wanted = _keyword_matcher(request.keyword)
     with ExitStack() as stack:
-        console = stack.enter_context(open_console(cell.id for cell in request.cells))
+        # On two levels: a kept node outlives the console and the brake, not what it lives on.
+        record = stack.enter_context(RunRecord())
+        watched = stack.enter_context(ExitStack())
+        console = watched.enter_context(open_console(cell.id for cell in request.cells))
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
-        record = stack.enter_context(RunRecord())
         directory = request.out / record.id
         (directory / "cells").mkdir(parents=True)
         providers = {
@@ -100,15 +107,15 @@ def run(request: Request) -> Outcome:
             sabotage=request.sabotage,
             listener=console.cell,
         )
-        # Whatever happens below: no node outlives the run.
+        # Whatever happens below: no node outlives the run, but one that is kept.
         stack.callback(end_children, record.id, record.owned)
         stack.callback(pool.close)
         broker = stack.enter_context(Broker(pool, record.scratch / "pool"))
-        brake = stack.enter_context(Brake(pool, record, console.note))
+        brake = watched.enter_context(Brake(pool, record, console.note))
         cause = ""
         if tried:
             cause = _check(request, broker, directory, brake, len(tried))
-        pool.close()
+        pool.settle()
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)
             for cell in tried
@@ -122,7 +129,12 @@ def run(request: Request) -> Outcome:
         ordered = [done[cell.id] for cell in request.cells if cell.id in done]
         report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
         _write(report, request.out, directory)
-    return Outcome(directory, report, EXITS[judge(report).verdict])
+        outcome = Outcome(directory, report, EXITS[judge(report).verdict])
+        if pool.kept():
+            watched.close()
+            kept = keep_nodes(pool, record, broker.path, done)
+            outcome = replace(outcome, kept=kept, hold=Holder(pool, kept, stack.pop_all()))
+    return outcome
 
 
 def _write(report: model.Report, out: Path, directory: Path) -> None:

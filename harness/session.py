@@ -12,8 +12,8 @@ import pytest
 from harness.broker import Client
 from harness.checks import Check, check_of, record
 from harness.plugin import SESSION
-from harness.pool import Unavailable
 from harness.scheduler import MARK, cell_of
+from harness.station import Unavailable
 from installers.exits import Exit
 
 if TYPE_CHECKING:

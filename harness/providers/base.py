@@ -14,6 +14,7 @@ Who says what went wrong, and so which verdict a cell gets:
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -100,6 +101,14 @@ class Record:
     image_digest: str | None = None
 
 
+class Keep(enum.StrEnum):
+    """Which nodes stay up when the run has ended."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked of the whole run.
@@ -110,6 +119,7 @@ class Options:
 
     fresh: bool = False
     boot_anew: bool = False
+    keep: Keep = Keep.NEVER
 
 
 @dataclass

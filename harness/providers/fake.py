@@ -74,7 +74,8 @@ class Fake:
         serial = job.capsule / "serial.log"
         if script.get("child"):
             # Stands for what a real provider starts, so that its end can be watched.
-            child = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+            null = subprocess.DEVNULL
+            child = subprocess.Popen(["sleep", "600"], stdin=null, stdout=null, stderr=null)
             job.owned.process(child.pid, "sleep")
             (job.capsule / "child.pid").write_text(str(child.pid))
         else:
