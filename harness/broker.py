@@ -75,6 +75,8 @@ class _Handler(socketserver.StreamRequestHandler):
             case "acquire":
                 station = pool.acquire(ask["cell"])
                 held.add(ask["cell"])
+                if ask.get("again"):
+                    return {}  # it has the rest
                 return {
                     "facts": str(station.capsule / "facts.json"),
                     "expect": dict(station.expect),

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,7 @@ def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
     The report's types refuse strangers, so that a reader is safe; what an installer says of
     itself may hold more than a report tells.
     """
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    known = _names(kind)
     kept = {key: value for key, value in found.items() if key in known}
     if isinstance(kept.get("build"), Mapping):
         kept["build"] = _lenient(kept["build"], model.BuildLedger)
@@ -212,8 +213,14 @@ def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
     return msgspec.convert(kept, kind)
 
 
+@cache
+def _names(kind: type[Any]) -> frozenset[str]:
+    """The names of a type's fields; msgspec works them out anew each time it is asked."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+
+
 def _provenance(found: Mapping[str, Any]) -> model.Provenance:
-    known = {field.encode_name for field in msgspec.structs.fields(model.Provenance)}
+    known = _names(model.Provenance)
     extra = {
         key: value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in found.items()

@@ -6,7 +6,6 @@ that broke once is remembered: whoever asks again gets the same cause, at once.
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
@@ -14,6 +13,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.admission import Admission, machine_budget
 from harness.cells import Cell
@@ -366,4 +367,6 @@ def _look(station: Station) -> None:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    # msgspec: json's own encoder takes ten times as long to indent, for every cell of a run.
+    data = msgspec.json.encode(value, enc_hook=str)
+    path.write_bytes(msgspec.json.format(data, indent=1) + b"\n")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.broker import Client
 from harness.node import CellNames, Node
@@ -37,7 +38,7 @@ def remote_node(client: Client, cell: Mapping[str, str], lease: Mapping[str, Any
     return Node(
         name=cell["id"],
         cell=CellNames(cell["image"], cell["scenario"], cell["profile"], cell["provider"]),
-        facts=json.loads(Path(lease["facts"]).read_text()),
+        facts=msgspec.json.decode(Path(lease["facts"]).read_bytes()),
         transport=BrokerTransport(client, cell["id"]),
         expect=lease["expect"],
         ledger=lease["ledger"],

@@ -16,6 +16,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,13 @@ class FakeRunning:
 
 def _good() -> dict[str, Any]:
     """A node on which every check that ships passes or does not apply."""
-    data: dict[str, Any] = json.loads(Path(__file__).with_name("fake_node.json").read_text())
+    data: dict[str, Any] = json.loads(_good_text())
     return data
+
+
+@cache
+def _good_text() -> bytes:
+    return Path(__file__).with_name("fake_node.json").read_bytes()
 
 
 def _set(facts: dict[str, Any], path: str, value: Any) -> None:
