@@ -1,8 +1,9 @@
 """The pool's door: a unix socket that pytest's processes talk to, one JSON line each way.
 
 Requests are ``{"do": ..., ...}``; answers are ``{"ok": true, "result": ...}`` or
-``{"ok": false, "kind": ..., "message": ..., "hint": ...}``. The socket lies in a directory that
-only its owner can enter. A connection that closes gives up the cells it held.
+``{"ok": false, "kind": ..., "message": ..., "hint": ...}``. A request that is only told
+(``"quiet": true``) has no answer; one that cannot be done is a loss of the run. The socket lies in
+a directory that only its owner can enter. A connection that closes gives up the cells it held.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class _Handler(socketserver.StreamRequestHandler):
         held: set[str] = set()
         try:
             for line in self.rfile:
+                ask = json.loads(line)
                 try:
-                    answer = {"ok": True, "result": self._answer(json.loads(line), held)}
+                    answer = {"ok": True, "result": self._answer(ask, held)}
                 except AirlockError as error:
                     kind = _kind(error)
                     answer = {
@@ -51,6 +53,10 @@ class _Handler(socketserver.StreamRequestHandler):
                 except Exception as error:
                     message = f"{type(error).__name__}: {error}"
                     answer = {"ok": False, "kind": "error", "message": message, "hint": ""}
+                if ask.get("quiet"):
+                    if not answer["ok"]:
+                        self.server.pool.lose(f"{ask['do']}: {answer['message']}")
+                    continue
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -75,8 +81,6 @@ class _Handler(socketserver.StreamRequestHandler):
             case "acquire":
                 station = pool.acquire(ask["cell"])
                 held.add(ask["cell"])
-                if ask.get("again"):
-                    return {}  # it has the rest
                 return {
                     "facts": str(station.capsule / "facts.json"),
                     "expect": dict(station.expect),
@@ -155,6 +159,14 @@ class Client:
         if answer["ok"]:
             return answer["result"]
         raise Unavailable(answer["kind"], answer["message"], answer["hint"])
+
+    def tell(self, do: str, **values: Any) -> None:
+        """One request that is done in its turn and has no answer."""
+        try:
+            self._stream.write(json.dumps({"do": do, **values, "quiet": True}).encode() + b"\n")
+            self._stream.flush()
+        except OSError as error:
+            raise InfraError(f"the run has gone away: {error}") from error
 
     def close(self) -> None:
         """Hang up; cells still held are given up."""

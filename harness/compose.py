@@ -199,7 +199,7 @@ def _lost(number: int, what: str) -> model.CheckResult:
     )
 
 
-def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
+def _lenient(found: Mapping[str, Any], kind: Any) -> Any:
     """``found`` as a type of the report; keys that the report has no field for are left out.
 
     The report's types refuse strangers, so that a reader is safe; what an installer says of
@@ -214,7 +214,7 @@ def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
 
 
 @cache
-def _names(kind: type[Any]) -> frozenset[str]:
+def _names(kind: Any) -> frozenset[str]:
     """The names of a type's fields; msgspec works them out anew each time it is asked."""
     return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
 

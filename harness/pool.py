@@ -88,7 +88,7 @@ class Pool:
         station = self.stations[cell_id]
         with station.lock:
             station.orphaned = None
-            if station.trouble is None and station.facts is None:
+            if station.trouble is None and not station.met:
                 station.trouble = self._bring_up(station)
             if station.trouble is not None:
                 raise station.trouble
@@ -273,7 +273,7 @@ class Pool:
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)
         _write_json(station.capsule / "expect.json", station.expect)
-        station.facts = dict(facts)
+        station.met = True
 
     def _read_ledger(self, station: Station) -> None:
         """The ledger as of now; a provider without a recorded network gives an empty one."""
@@ -281,7 +281,6 @@ class Pool:
         ledger = station.running.ledger()
         if ledger or station.record.build:
             station.ledger = {**ledger, "build": station.record.build or None}
-            _write_json(station.capsule / "ledger.json", station.ledger)
 
     def _settle(self, station: Station) -> None:
         """Keep or end a node once all that was promised of it is told."""
@@ -323,7 +322,7 @@ class Pool:
         self.say(station, "ending", "")
         began = time.monotonic()
         try:
-            if station.facts is not None:
+            if station.met:
                 # Checks make requests of their own: the report's ledger is the one at the end.
                 self._read_ledger(station)
             running.keep_evidence(station.capsule)
@@ -332,6 +331,8 @@ class Pool:
             problem = f"evidence was lost: {error}"
             station.trouble = station.trouble or Unavailable("error", problem)
         finally:
+            if station.ledger:
+                _write_json(station.capsule / "ledger.json", station.ledger)
             station.record.phases.append(Phase("evidence", time.monotonic() - began))
 
     def _make_room(self) -> None:

@@ -19,6 +19,8 @@ class BrokerTransport(AgentOperations):
 
     def __init__(self, client: Client, cell: str) -> None:
         self.name = cell
+        #: A call was not answered: the node may be gone, and the run knows.
+        self.failed = False
         self._client = client
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
@@ -27,6 +29,7 @@ class BrokerTransport(AgentOperations):
             return self._client.ask("call", cell=self.name, op=op, timeout=timeout, args=args)
         except Unavailable as error:
             kind = RemoteError if error.kind == "remote" else TransportError
+            self.failed = self.failed or kind is TransportError
             raise kind(error.message, hint=error.hint) from error
 
     def close(self) -> None:

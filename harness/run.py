@@ -24,12 +24,15 @@ from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
+from harness.durations import remember
 from harness.errors import InfraError, NothingToDo, UsageError
 from harness.keeping import Holder, keep_nodes
 from harness.kept import Kept
 from harness.pool import Pool
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
+from harness.requirements import unmet
+from harness.results import Results
 from harness.sabotage import Sabotage
 from harness.state import RunRecord
 from harness.sweep import end_children, sweep
@@ -95,6 +98,9 @@ def run(request: Request) -> Outcome:
             for name in dict.fromkeys(cell.provider for cell in request.cells)
         }
         untried = _untried(request.cells, providers)
+        results = Results(request.conformance) if _inheritable(request) else None
+        if results:
+            untried |= _inherited(request.cells, untried, results, providers, directory)
         tried = [cell for cell in request.cells if cell.id not in untried]
         for cell in untried.values():
             console.cell(cell.id, cell.verdict, cell.reason)
@@ -129,6 +135,12 @@ def run(request: Request) -> Outcome:
         ordered = [done[cell.id] for cell in request.cells if cell.id in done]
         report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
         _write(report, request.out, directory)
+        remember(ordered)
+        if results:
+            for each in tried:
+                if each.id in done:
+                    provider = providers[each.provider]
+                    results.keep(each, provider, done[each.id], report.run, directory)
         outcome = Outcome(directory, report, EXITS[judge(report).verdict])
         if pool.kept():
             watched.close()
@@ -195,10 +207,33 @@ def _untried(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> dict[s
         if refusal:
             found[cell.id] = untried_cell(cell, "refused", refusal.reason, refusal.remedy)
             continue
-        reasons = provider.reasons_not(cell)
+        reasons = unmet(cell, provider)
         if reasons:
             remedy = "airlock doctor says what this machine lacks"
             found[cell.id] = untried_cell(cell, "not-run", "; ".join(reasons), remedy)
+    return found
+
+
+def _inheritable(request: Request) -> bool:
+    """Whether results of this run may be taken from, and kept for, others: it is a plain one."""
+    plain = not (request.sabotage or request.keyword)
+    return plain and not (request.options.fresh or request.options.boot_anew)
+
+
+def _inherited(
+    cells: Sequence[Cell],
+    untried: Mapping[str, model.Cell],
+    results: Results,
+    providers: Mapping[str, Provider],
+    directory: Path,
+) -> dict[str, model.Cell]:
+    """Earlier results of cells that have not changed since, where the cell allows it."""
+    found = {}
+    for cell in cells:
+        if cell.inherit and cell.id not in untried:
+            earlier = results.find(cell, providers[cell.provider], directory)
+            if earlier:
+                found[cell.id] = earlier
     return found
 
 

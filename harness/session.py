@@ -90,18 +90,22 @@ class AirlockSession:
 
     def node(self, cell: str) -> Node:
         """The cell's node. The first check of a broken cell is an error, the others are skipped."""
+        if cell in self._nodes and not self._suspect(cell):
+            return self._nodes[cell]
         try:
-            lease = self._client.ask("acquire", cell=cell, again=cell in self._nodes)
+            lease = self._client.ask("acquire", cell=cell)
         except Unavailable as error:
             if error.kind == "error" and cell not in self._told:
                 self._told.add(cell)
                 raise
             pytest.skip(f"did not run: {error}")
-        if cell not in self._nodes:
-            from harness.remote import remote_node
+        from harness.remote import remote_node
 
-            self._nodes[cell] = remote_node(self._client, self.cells[cell], lease)
-        return self._nodes[cell]
+        return self._nodes.setdefault(cell, remote_node(self._client, self.cells[cell], lease))
+
+    def _suspect(self, cell: str) -> bool:
+        """Whether a call went wrong in a way that may have cost the node."""
+        return bool(getattr(self._nodes[cell].transport, "failed", True))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(
@@ -112,7 +116,7 @@ class AirlockSession:
         cell = self._cell(item)
         if cell and (nextitem is None or self._cell(nextitem) != cell):
             self._nodes.pop(cell, None)
-            self._client.ask("release", cell=cell)
+            self._client.tell("release", cell=cell)
         return result
 
     # Results
@@ -149,7 +153,7 @@ class AirlockSession:
             said = {"outcome": "error", "message": f"did not finish: {report.longrepr}"}
         if said:
             self.outcomes[said["outcome"]] += 1
-            self._client.ask("checked", nodeid=report.nodeid, record=said)
+            self._client.tell("checked", nodeid=report.nodeid, record=said)
         elif report.failed:
             self.outcomes["fail"] += 1
 

@@ -32,7 +32,8 @@ class Station:
     record: Record = field(default_factory=Record)
     lock: threading.RLock = field(default_factory=threading.RLock)
     running: Running | None = None
-    facts: dict[str, Any] | None = None
+    #: Its facts are in the capsule.
+    met: bool = False
     expect: Mapping[str, Any] = field(default_factory=dict)
     ledger: dict[str, Any] | None = None
     simulated: bool = False

@@ -27,6 +27,7 @@ from installers.exits import Exit
 
 if TYPE_CHECKING:
     from harness.cells import Cell
+    from harness.requirements import Offer
     from harness.state import Owned
     from harness.transports.base import Transport
 
@@ -206,6 +207,15 @@ class Provider(Protocol):
 
     def reasons_not(self, cell: Cell) -> list[str]:
         """Why this machine cannot run the cell, as sentences. Empty: it can. Cheap (plan)."""
+
+    def offers(self) -> Offer:
+        """What can be made here, for what cells require (see harness.requirements). Cheap."""
+
+    def inputs(self, cell: Cell) -> Mapping[str, Any] | None:
+        """Everything that a node of this cell is made of, JSON-able, as a part of a result's key.
+
+        None if that is not known, or not yet: then no earlier result can stand for the cell.
+        """
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """Why the cell must be refused; asked before anything is fetched or built."""

@@ -26,6 +26,7 @@ from harness.errors import InfraError, UsageError
 from harness.names import nearest
 from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
 from harness.refusals import known_refusal
+from harness.requirements import ANYTHING, Offer
 from harness.transports.base import AgentOperations, NodeGone, RemoteError
 
 BEHAVIOURS = {
@@ -54,6 +55,14 @@ class Fake:
         """A fake node can be made anywhere."""
         del cell
         return []
+
+    def offers(self) -> Offer:
+        """Whatever is asked for: it is data."""
+        return ANYTHING
+
+    def inputs(self, cell: Cell) -> None:
+        """Unknown: what a double says never stands for anything."""
+        del cell
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """The refusals that are known from data."""
