@@ -1,8 +1,9 @@
 """The pool's door: a unix socket that pytest's processes talk to, one JSON line each way.
 
 Requests are ``{"do": ..., ...}``; answers are ``{"ok": true, "result": ...}`` or
-``{"ok": false, "kind": ..., "message": ..., "hint": ...}``. The socket lies in a directory that
-only its owner can enter. A connection that closes gives up the cells it held.
+``{"ok": false, "kind": ..., "message": ..., "hint": ...}``. A request that is only told
+(``"quiet": true``) has no answer; one that cannot be done is a loss of the run. The socket lies in
+a directory that only its owner can enter. A connection that closes gives up the cells it held.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AirlockError, InfraError
-from harness.pool import Pool, Unavailable
+from harness.pool import Pool
+from harness.station import Unavailable
 from harness.transports.base import RemoteError
 
 #: Backlog: every worker connects at once, and a run may have hundreds.
@@ -37,8 +39,9 @@ class _Handler(socketserver.StreamRequestHandler):
         held: set[str] = set()
         try:
             for line in self.rfile:
+                ask = json.loads(line)
                 try:
-                    answer = {"ok": True, "result": self._answer(json.loads(line), held)}
+                    answer = {"ok": True, "result": self._answer(ask, held)}
                 except AirlockError as error:
                     kind = _kind(error)
                     answer = {
@@ -50,6 +53,10 @@ class _Handler(socketserver.StreamRequestHandler):
                 except Exception as error:
                     message = f"{type(error).__name__}: {error}"
                     answer = {"ok": False, "kind": "error", "message": message, "hint": ""}
+                if ask.get("quiet"):
+                    if not answer["ok"]:
+                        self.server.pool.lose(f"{ask['do']}: {answer['message']}")
+                    continue
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -85,6 +92,8 @@ class _Handler(socketserver.StreamRequestHandler):
             case "release":
                 held.discard(ask["cell"])
                 return pool.release(ask["cell"])
+            case "end":
+                return pool.end(ask["cell"])
             case "collected":
                 return pool.collected(ask["items"], ask["checks"])
             case "checked":
@@ -126,8 +135,10 @@ class Broker:
 class Client:
     """One connection to a broker. Not for use by several threads at once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, timeout: float | None = None) -> None:
+        """``timeout`` is for one answer; without it a request waits as long as the run lives."""
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
         try:
             self._socket.connect(path)
         except OSError as error:
@@ -148,6 +159,14 @@ class Client:
         if answer["ok"]:
             return answer["result"]
         raise Unavailable(answer["kind"], answer["message"], answer["hint"])
+
+    def tell(self, do: str, **values: Any) -> None:
+        """One request that is done in its turn and has no answer."""
+        try:
+            self._stream.write(json.dumps({"do": do, **values, "quiet": True}).encode() + b"\n")
+            self._stream.flush()
+        except OSError as error:
+            raise InfraError(f"the run has gone away: {error}") from error
 
     def close(self) -> None:
         """Hang up; cells still held are given up."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from harness.cells import Image, Profile
 from harness.errors import UsageError
 from harness.names import nearest
+from harness.requirements import read_requirements
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
@@ -36,14 +37,20 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
     """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""
     return Catalog(
         images={
-            name: _build(Image, {"name": name, **table}, path, text, name)
+            name: _build(
+                Image, {"name": name, **_requires(path, text, name, table)}, path, text, name
+            )
             for path, text, name, table in _tables(matrices / "images.toml")
         },
         scenarios=_scenarios(),
         profiles={
             name: _build(
                 Profile,
-                {"name": name, **table, "installers": tuple(table.get("installers", ()))},
+                {
+                    "name": name,
+                    **_requires(path, text, name, table),
+                    "installers": tuple(table.get("installers", ())),
+                },
                 path,
                 text,
                 name,
@@ -116,11 +123,21 @@ def _tables(path: Path) -> Iterable[tuple[Path, str, str, dict[str, Any]]]:
         yield path, text, name, table
 
 
+def _requires(path: Path, text: str, name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The table, with its requirements read."""
+    if "requires" not in table:
+        return table
+    line = line_of(text, "requires", f"[{name}]")
+    header = f"[{name}.requires]"
+    found = read_requirements(path, table["requires"], header, line=line)
+    return {**table, "requires": found}
+
+
 def _build(kind: type[T], values: dict[str, Any], path: Path, text: str, name: str) -> T:
     known = {field.name: field for field in fields(kind)}
     check_keys(path, text, values, known, f"[{name}]")
     for key, field in known.items():
-        if key not in values and field.default is MISSING:
+        if key not in values and field.default is field.default_factory is MISSING:
             line = line_of(text, "", f"[{name}]")
             raise UsageError(f"{path}:{line}: [{name}] lacks {key!r}")
     return kind(**values)

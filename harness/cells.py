@@ -6,8 +6,10 @@ Nothing heavy is imported here: ``airlock plan`` must answer within a second.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from harness.requirements import Requirements
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
@@ -36,6 +38,8 @@ class Image:
     kernel: str
     memory_mb: int = 1536
     disk_mb: int = 6144
+    arch: str = "x86_64"
+    requires: Requirements = field(default_factory=Requirements)
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,24 @@ class Profile:
     name: str
     title: str
     installers: tuple[str, ...]
+    requires: Requirements = field(default_factory=Requirements)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image in one scenario with one profile, made by one provider."""
+    """One image in one scenario with one profile, made by one provider.
+
+    ``requirements`` are the matrix's, beside those of the parts. ``inherit``: an earlier green
+    result may stand for the cell while nothing of it has changed.
+    """
 
     image: Image
     scenario: Scenario
     profile: Profile
     provider: str
     expected: Expected = Expected.PASS
+    requirements: Requirements = field(default_factory=Requirements)
+    inherit: bool = False
 
     @property
     def id(self) -> str:

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from reports import model
 from reports.summary import build_report, cell_verdict, standing
 
 if TYPE_CHECKING:
-    from harness.pool import Station
+    from harness.patterns import Sighting
+    from harness.station import Station
 
 VERSION = "0.1.0"
 #: Lines of a serial console that go into a report; the whole of it is in the capsule.
@@ -72,6 +74,13 @@ def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) ->
     ]
     checks += missing
     checks += [_lost(number, what) for number, what in enumerate(lost)]
+    # What the lab broke may well have made the node say it: then it is shown, and fails nothing.
+    fails = station.trouble is None
+    checks += [
+        _seen(sighting, station.simulated)
+        for sighting in station.sightings
+        if sighting.fails and fails
+    ]
     verdict, reason, remedy = _verdict(station, checks, bool(missing), cause)
     record = station.record
     cell = model.Cell(
@@ -97,9 +106,19 @@ def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) ->
         ledger=_lenient(station.ledger, model.Ledger) if station.ledger else None,
         provenance=_provenance(record.provenance),
     )
+    evidence = [
+        model.Evidence(
+            kind="text",
+            title=f"console.{sighting.pattern.name} ({sighting.pattern.severity})",
+            text="\n".join(sighting.lines),
+            simulated=station.simulated,
+        )
+        for sighting in station.sightings
+        if not (sighting.fails and fails)
+    ]
     if standing(cell) != "fine":
-        cell = msgspec.structs.replace(cell, evidence=_evidence(station.capsule))
-    return cell
+        evidence += _evidence(station.capsule)
+    return msgspec.structs.replace(cell, evidence=evidence) if evidence else cell
 
 
 def host_machine() -> model.HostMachine:
@@ -151,6 +170,23 @@ def _check(said: Mapping[str, Any]) -> model.CheckResult:
     return msgspec.convert({**said, "evidence": evidence}, model.CheckResult)
 
 
+def _seen(sighting: Sighting, simulated: bool) -> model.CheckResult:
+    """What the console showed, as a check that failed."""
+    pattern = sighting.pattern
+    return model.CheckResult(
+        id=f"console.{pattern.name}",
+        title=pattern.title,
+        severity=pattern.severity,
+        outcome="fail",
+        message=sighting.message,
+        remedy=pattern.remedy,
+        simulated=simulated,
+        evidence=[
+            model.Evidence(kind="serial", text=line, simulated=simulated) for line in sighting.lines
+        ],
+    )
+
+
 def _lost(number: int, what: str) -> model.CheckResult:
     return model.CheckResult(
         id="harness.collection",
@@ -163,13 +199,13 @@ def _lost(number: int, what: str) -> model.CheckResult:
     )
 
 
-def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
+def _lenient(found: Mapping[str, Any], kind: Any) -> Any:
     """``found`` as a type of the report; keys that the report has no field for are left out.
 
     The report's types refuse strangers, so that a reader is safe; what an installer says of
     itself may hold more than a report tells.
     """
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    known = _names(kind)
     kept = {key: value for key, value in found.items() if key in known}
     if isinstance(kept.get("build"), Mapping):
         kept["build"] = _lenient(kept["build"], model.BuildLedger)
@@ -177,8 +213,14 @@ def _lenient(found: Mapping[str, Any], kind: type[Any]) -> Any:
     return msgspec.convert(kept, kind)
 
 
+@cache
+def _names(kind: Any) -> frozenset[str]:
+    """The names of a type's fields; msgspec works them out anew each time it is asked."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+
+
 def _provenance(found: Mapping[str, Any]) -> model.Provenance:
-    known = {field.encode_name for field in msgspec.structs.fields(model.Provenance)}
+    known = _names(model.Provenance)
     extra = {
         key: value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in found.items()

@@ -151,7 +151,7 @@ class LiveTable:
 
 
 #: Phases after which a cell's clock stands still.
-FINAL = {"pass", "fail", "failed", "error", "refused", "stopped", "not-run", "done"}
+FINAL = {"pass", "fail", "failed", "error", "refused", "stopped", "not-run", "done", "kept"}
 COLOURS = {
     "pass": "green",
     "done": "green",

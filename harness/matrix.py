@@ -17,7 +17,11 @@
     image = "debian-13"
     scenario = "proxy-auth"
 
-``profile`` and ``provider`` of an include default to the matrix's.
+    [requirements]               # of all cells; see harness.requirements
+    min_disk_mb = 20480
+
+``profile`` and ``provider`` of an include default to the matrix's. ``inherit = true`` in
+``[matrix]``: results of unchanged cells may stand for them (see harness.results).
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from harness.cells import Cell, Expected
 from harness.errors import NothingToDo, UsageError
 from harness.names import nearest
 from harness.providers.registry import PROVIDERS
+from harness.requirements import Requirements, read_requirements
 
 AXES = {"image": "images", "scenario": "scenarios", "profile": "profiles"}
 
@@ -55,6 +60,8 @@ class _Source:
     catalog: Catalog
     default_provider: str = "qemu"
     profiles: list[str] = field(default_factory=list)
+    requirements: Requirements = field(default_factory=Requirements)
+    inherit: bool = False
 
     def known(self, axis: str, name: Any, key: str, header: str, nth: int = 0) -> str:
         """``name`` if the catalog has it."""
@@ -74,6 +81,8 @@ class _Source:
             profile=self.catalog.profiles[names["profile"]],
             provider=provider,
             expected=expected,
+            requirements=self.requirements,
+            inherit=self.inherit,
         )
 
 
@@ -96,7 +105,11 @@ def load_matrix(path: Path, catalog: Catalog) -> list[Cell]:
     """The cells of a matrix file, in its order. UsageError names file, line, key, nearest name."""
     text, data = read_toml(path)
     source = _Source(path, text, catalog)
-    check_keys(path, text, data, {"matrix", "include", "exclude"}, "")
+    check_keys(path, text, data, {"matrix", "include", "exclude", "requirements"}, "")
+    if "requirements" in data:
+        header = "[requirements]"
+        line = line_of(text, "", header)
+        source.requirements = read_requirements(path, data["requirements"], header, line=line)
     cells: dict[str, Cell] = {}
     for cell in _product(source, data):
         cells[cell.id] = cell
@@ -161,7 +174,11 @@ def _product(source: _Source, data: dict[str, Any]) -> list[Cell]:
     if not isinstance(table, dict):
         raise UsageError(f"{source.path}:{line_of(source.text, 'matrix')}: matrix is not a table")
     header = "[matrix]"
-    check_keys(source.path, source.text, table, {*AXES.values(), "provider"}, header)
+    check_keys(source.path, source.text, table, {*AXES.values(), "provider", "inherit"}, header)
+    if not isinstance(table.get("inherit", False), bool):
+        line = line_of(source.text, "inherit", header)
+        raise UsageError(f"{source.path}:{line}: inherit must be true or false")
+    source.inherit = table.get("inherit", False)
     if "provider" in table:
         source.default_provider = source.known("provider", table["provider"], "provider", header)
     names: dict[str, list[str]] = {}

@@ -6,35 +6,34 @@ that broke once is remembered: whoever asks again gets the same cause, at once.
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from harness.admission import Admission, machine_budget
 from harness.cells import Cell
 from harness.errors import AirlockError, InfraError
+from harness.patterns import look
 from harness.providers.base import (
     Job,
-    Needs,
+    Keep,
     NodeFailed,
     Options,
     Phase,
     Provider,
-    Record,
-    Refusal,
     Refused,
-    Running,
     Stopped,
 )
 from harness.sabotage import Sabotage
-from harness.space import memory_available, require
+from harness.space import require
 from harness.state import RunRecord, state_dir
+from harness.station import Station, Unavailable
 from harness.sweep import remove_tree
 from harness.transports.base import RemoteError
 
@@ -47,78 +46,6 @@ CAPSULE_MB = 50
 
 Listener = Callable[[str, str, str], None]
 """``listener(cell id, phase, line)``: what the console shows."""
-
-
-class Unavailable(AirlockError):
-    """There is no node for this cell. ``kind``: error | failed | refused | stopped."""
-
-    def __init__(self, kind: str, message: str, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.kind = kind
-
-
-@dataclass
-class Station:
-    """One cell and everything that became of it."""
-
-    cell: Cell
-    capsule: Path
-    scratch: Path
-    record: Record = field(default_factory=Record)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    running: Running | None = None
-    facts: dict[str, Any] | None = None
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    ledger: dict[str, Any] | None = None
-    simulated: bool = False
-    trouble: Unavailable | None = None
-    refusal: Refusal | None = None
-    #: pytest's node id -> what its check is (promised) and what became of it (checks).
-    promised: dict[str, dict[str, Any]] = field(default_factory=dict)
-    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    #: When its worker died, if nobody came back since (monotonic).
-    orphaned: float | None = None
-    last_line: str = ""
-
-
-class Admission:
-    """Lets cells in by memory and cores, not by count. One cell always fits."""
-
-    def __init__(self, memory_mb: int, cores: int) -> None:
-        self.memory_mb = memory_mb
-        self.cores = cores
-        self._inside: dict[str, Needs] = {}
-        self._changed = threading.Condition()
-
-    def enter(
-        self, name: str, needs: Needs, stopping: threading.Event, crowded: Callable[[], None]
-    ) -> None:
-        """Wait for room, calling ``crowded`` now and then. Raises ``Stopped`` on a stop."""
-        while True:
-            with self._changed:
-                if self._fits(needs):
-                    self._inside[name] = needs
-                    return
-                if stopping.is_set():
-                    raise Stopped(f"{name}: stopped while waiting for memory")
-                self._changed.wait(0.2)
-            crowded()
-
-    def leave(self, name: str) -> None:
-        """Give the room back; harmless if it was never taken."""
-        with self._changed:
-            self._inside.pop(name, None)
-            self._changed.notify_all()
-
-    def _fits(self, needs: Needs) -> bool:
-        memory = sum(n.memory_mb for n in self._inside.values()) + needs.memory_mb
-        cores = sum(n.cores for n in self._inside.values()) + needs.cores
-        return not self._inside or (memory <= self.memory_mb and cores <= self.cores)
-
-
-def machine_budget() -> Admission:
-    """Four fifths of the memory that is free now, and every core."""
-    return Admission(memory_available() * 4 // 5, os.cpu_count() or 1)
 
 
 class Pool:
@@ -143,6 +70,8 @@ class Pool:
         self.stopping = threading.Event()
         #: Checks that could not even be collected, in words.
         self.lost: list[str] = []
+        #: Notified when a node has ended.
+        self.changed = threading.Condition()
         self._cell_of: dict[str, str] = {}
         self._providers = providers
         self._run = run
@@ -159,7 +88,7 @@ class Pool:
         station = self.stations[cell_id]
         with station.lock:
             station.orphaned = None
-            if station.trouble is None and station.facts is None:
+            if station.trouble is None and not station.met:
                 station.trouble = self._bring_up(station)
             if station.trouble is not None:
                 raise station.trouble
@@ -186,7 +115,33 @@ class Pool:
         """The cell's last check is done: keep its evidence, end its node."""
         station = self.stations[cell_id]
         with station.lock:
+            if self._options.keep is Keep.NEVER or station.running is None:
+                self._end(station)
+                return
+            self._gather(station)
+            station.released = True
+            self._settle(station)
+
+    def end(self, cell_id: str) -> None:
+        """End a node, kept or not."""
+        station = self.stations[cell_id]
+        with station.lock:
             self._end(station)
+
+    def kept(self) -> list[Station]:
+        """The stations whose nodes stay up."""
+        return [station for station in self.stations.values() if station.kept]
+
+    def settle(self) -> None:
+        """No check will come any more: end what is not to be kept, and keep the rest."""
+        for station in self.stations.values():
+            with station.lock:
+                if station.running is None or self.stopping.is_set():
+                    self._end(station)
+                    continue
+                if not station.kept:
+                    self._gather(station)
+                    self._decide(station)
 
     def abandon(self, cell_id: str) -> None:
         """A worker died holding this cell. Another may come for it; it is first to go if none."""
@@ -212,6 +167,9 @@ class Pool:
         line = f"{len(station.checks)}/{len(station.promised)} {record['outcome']} {promise['id']}"
         ended = station.trouble.kind if station.trouble else "done"
         self.say(station, "checks" if station.running else ended, line)
+        if station.released:
+            with station.lock:
+                self._settle(station)
 
     def lose(self, what: str) -> None:
         """A check could not be collected. Every worker says it; once is enough."""
@@ -247,7 +205,7 @@ class Pool:
                 raise Stopped(f"{cell.id}: stopped before it began")
             self.say(station, "waiting", "for memory and cores")
             needs = provider.needs(cell)
-            self._admission.enter(cell.id, needs, self.stopping, self._end_orphans)
+            self._admission.enter(cell.id, needs, self.stopping, self._make_room)
             hint = "set AIRLOCK_STATE to a larger disk, or make room"
             require(state_dir(), needs.disk_mb, "a machine's disk", hint)
             require(station.capsule, CAPSULE_MB, "what a cell leaves behind", "make room")
@@ -256,7 +214,7 @@ class Pool:
                 capsule=station.capsule,
                 scratch=station.scratch,
                 say=lambda phase, line: self.say(station, phase, line),
-                owned=self._run.owned,
+                owned=self._run.owned.of(cell.id),
                 options=self._options,
                 record=station.record,
                 stopping=self.stopping,
@@ -278,6 +236,8 @@ class Pool:
         else:
             self.say(station, "checks", "")
             return None
+        if station.running is None:
+            _look(station)
         self._end(station)
         self.say(station, trouble.kind, str(trouble))
         return trouble
@@ -313,7 +273,7 @@ class Pool:
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)
         _write_json(station.capsule / "expect.json", station.expect)
-        station.facts = dict(facts)
+        station.met = True
 
     def _read_ledger(self, station: Station) -> None:
         """The ledger as of now; a provider without a recorded network gives an empty one."""
@@ -321,36 +281,67 @@ class Pool:
         ledger = station.running.ledger()
         if ledger or station.record.build:
             station.ledger = {**ledger, "build": station.record.build or None}
-            _write_json(station.capsule / "ledger.json", station.ledger)
+
+    def _settle(self, station: Station) -> None:
+        """Keep or end a node once all that was promised of it is told."""
+        waits = station.running is None or station.kept
+        if not waits and len(station.checks) >= len(station.promised):
+            self._decide(station)
+
+    def _decide(self, station: Station) -> None:
+        if self._options.keep is Keep.ALWAYS or (
+            self._options.keep is Keep.ON_FAILURE and not station.good
+        ):
+            station.kept = True
+            self.say(station, "kept", "stays up")
+        else:
+            self._end(station)
 
     def _end(self, station: Station) -> None:
         """Keep evidence and end the node; nothing here may hide why the cell ended."""
-        running, station.running = station.running, None
+        running = station.running
         if running is not None:
+            self._gather(station)
             began = time.monotonic()
-            self.say(station, "ending", "")
-            try:
-                if station.facts is not None:
-                    self._collect_end(station, running)
-                running.keep_evidence(station.capsule)
-            except Exception as error:
-                problem = f"evidence was lost: {error}"
-                station.trouble = station.trouble or Unavailable("error", problem)
-            finally:
-                running.down()
-                station.record.phases.append(Phase("end", time.monotonic() - began))
+            station.running = None
+            running.down()
+            station.record.phases.append(Phase("end", time.monotonic() - began))
+        station.kept = False
         remove_tree(station.scratch)
         self._admission.leave(station.cell.id)
         if running is not None:
             self.say(station, "done", "")
+            with self.changed:
+                self.changed.notify_all()
 
-    def _collect_end(self, station: Station, running: Running) -> None:
-        # Checks make requests of their own: the report's ledger is the one at the end.
-        station.running = running
+    def _gather(self, station: Station) -> None:
+        """Put the evidence of a node that is up into its capsule, once."""
+        running = station.running
+        if running is None or station.released:
+            return
+        self.say(station, "ending", "")
+        began = time.monotonic()
         try:
-            self._read_ledger(station)
+            if station.met:
+                # Checks make requests of their own: the report's ledger is the one at the end.
+                self._read_ledger(station)
+            running.keep_evidence(station.capsule)
+            _look(station)
+        except Exception as error:
+            problem = f"evidence was lost: {error}"
+            station.trouble = station.trouble or Unavailable("error", problem)
         finally:
-            station.running = None
+            if station.ledger:
+                _write_json(station.capsule / "ledger.json", station.ledger)
+            station.record.phases.append(Phase("evidence", time.monotonic() - began))
+
+    def _make_room(self) -> None:
+        """A cell waits: a kept node goes when nothing but kept nodes is in its way."""
+        self._end_orphans()
+        kept = self.kept()
+        if kept and self._admission.inside() <= {station.cell.id for station in kept}:
+            self.say(kept[0], "ending", "not kept: another cell needs its room")
+            self.end(kept[0].cell.id)
 
     def _end_orphans(self) -> None:
         """End nodes whose worker died and for which nobody came back: others need the room."""
@@ -368,5 +359,15 @@ class Pool:
                     station.lock.release()
 
 
+def _look(station: Station) -> None:
+    """Look through the console and the journal in a cell's capsule."""
+    accelerator = str(station.record.provenance.get("accelerator", ""))
+    found = look(station.capsule, station.cell, accelerator)
+    station.sightings = found.sightings
+    station.record.provenance["console"] = found.words
+
+
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    # msgspec: json's own encoder takes ten times as long to indent, for every cell of a run.
+    data = msgspec.json.encode(value, enc_hook=str)
+    path.write_bytes(msgspec.json.format(data, indent=1) + b"\n")

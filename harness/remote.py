@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.broker import Client
 from harness.node import CellNames, Node
-from harness.pool import Unavailable
+from harness.station import Unavailable
 from harness.transports.base import AgentOperations, RemoteError, TransportError
 
 
@@ -18,6 +19,8 @@ class BrokerTransport(AgentOperations):
 
     def __init__(self, client: Client, cell: str) -> None:
         self.name = cell
+        #: A call was not answered: the node may be gone, and the run knows.
+        self.failed = False
         self._client = client
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
@@ -26,6 +29,7 @@ class BrokerTransport(AgentOperations):
             return self._client.ask("call", cell=self.name, op=op, timeout=timeout, args=args)
         except Unavailable as error:
             kind = RemoteError if error.kind == "remote" else TransportError
+            self.failed = self.failed or kind is TransportError
             raise kind(error.message, hint=error.hint) from error
 
     def close(self) -> None:
@@ -37,7 +41,7 @@ def remote_node(client: Client, cell: Mapping[str, str], lease: Mapping[str, Any
     return Node(
         name=cell["id"],
         cell=CellNames(cell["image"], cell["scenario"], cell["profile"], cell["provider"]),
-        facts=json.loads(Path(lease["facts"]).read_text()),
+        facts=msgspec.json.decode(Path(lease["facts"]).read_bytes()),
         transport=BrokerTransport(client, cell["id"]),
         expect=lease["expect"],
         ledger=lease["ledger"],

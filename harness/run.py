@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -24,10 +24,15 @@ from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
+from harness.durations import remember
 from harness.errors import InfraError, NothingToDo, UsageError
+from harness.keeping import Holder, keep_nodes
+from harness.kept import Kept
 from harness.pool import Pool
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
+from harness.requirements import unmet
+from harness.results import Results
 from harness.sabotage import Sabotage
 from harness.state import RunRecord
 from harness.sweep import end_children, sweep
@@ -69,6 +74,9 @@ class Outcome:
     directory: Path
     report: model.Report
     exit: Exit
+    kept: Sequence[Kept] = ()
+    #: Serves the kept nodes until the last of them has ended; None if there is none.
+    hold: Callable[[], None] | None = None
 
 
 def run(request: Request) -> Outcome:
@@ -76,11 +84,13 @@ def run(request: Request) -> Outcome:
     started = datetime.now(UTC)
     wanted = _keyword_matcher(request.keyword)
     with ExitStack() as stack:
-        console = stack.enter_context(open_console(cell.id for cell in request.cells))
+        # On two levels: a kept node outlives the console and the brake, not what it lives on.
+        record = stack.enter_context(RunRecord())
+        watched = stack.enter_context(ExitStack())
+        console = watched.enter_context(open_console(cell.id for cell in request.cells))
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
-        record = stack.enter_context(RunRecord())
         directory = request.out / record.id
         (directory / "cells").mkdir(parents=True)
         providers = {
@@ -88,6 +98,9 @@ def run(request: Request) -> Outcome:
             for name in dict.fromkeys(cell.provider for cell in request.cells)
         }
         untried = _untried(request.cells, providers)
+        results = Results(request.conformance) if _inheritable(request) else None
+        if results:
+            untried |= _inherited(request.cells, untried, results, providers, directory)
         tried = [cell for cell in request.cells if cell.id not in untried]
         for cell in untried.values():
             console.cell(cell.id, cell.verdict, cell.reason)
@@ -100,15 +113,15 @@ def run(request: Request) -> Outcome:
             sabotage=request.sabotage,
             listener=console.cell,
         )
-        # Whatever happens below: no node outlives the run.
+        # Whatever happens below: no node outlives the run, but one that is kept.
         stack.callback(end_children, record.id, record.owned)
         stack.callback(pool.close)
         broker = stack.enter_context(Broker(pool, record.scratch / "pool"))
-        brake = stack.enter_context(Brake(pool, record, console.note))
+        brake = watched.enter_context(Brake(pool, record, console.note))
         cause = ""
         if tried:
             cause = _check(request, broker, directory, brake, len(tried))
-        pool.close()
+        pool.settle()
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)
             for cell in tried
@@ -122,7 +135,18 @@ def run(request: Request) -> Outcome:
         ordered = [done[cell.id] for cell in request.cells if cell.id in done]
         report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
         _write(report, request.out, directory)
-    return Outcome(directory, report, EXITS[judge(report).verdict])
+        remember(ordered)
+        if results:
+            for each in tried:
+                if each.id in done:
+                    provider = providers[each.provider]
+                    results.keep(each, provider, done[each.id], report.run, directory)
+        outcome = Outcome(directory, report, EXITS[judge(report).verdict])
+        if pool.kept():
+            watched.close()
+            kept = keep_nodes(pool, record, broker.path, done)
+            outcome = replace(outcome, kept=kept, hold=Holder(pool, kept, stack.pop_all()))
+    return outcome
 
 
 def _write(report: model.Report, out: Path, directory: Path) -> None:
@@ -183,10 +207,33 @@ def _untried(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> dict[s
         if refusal:
             found[cell.id] = untried_cell(cell, "refused", refusal.reason, refusal.remedy)
             continue
-        reasons = provider.reasons_not(cell)
+        reasons = unmet(cell, provider)
         if reasons:
             remedy = "airlock doctor says what this machine lacks"
             found[cell.id] = untried_cell(cell, "not-run", "; ".join(reasons), remedy)
+    return found
+
+
+def _inheritable(request: Request) -> bool:
+    """Whether results of this run may be taken from, and kept for, others: it is a plain one."""
+    plain = not (request.sabotage or request.keyword)
+    return plain and not (request.options.fresh or request.options.boot_anew)
+
+
+def _inherited(
+    cells: Sequence[Cell],
+    untried: Mapping[str, model.Cell],
+    results: Results,
+    providers: Mapping[str, Provider],
+    directory: Path,
+) -> dict[str, model.Cell]:
+    """Earlier results of cells that have not changed since, where the cell allows it."""
+    found = {}
+    for cell in cells:
+        if cell.inherit and cell.id not in untried:
+            earlier = results.find(cell, providers[cell.provider], directory)
+            if earlier:
+                found[cell.id] = earlier
     return found
 
 

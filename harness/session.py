@@ -12,8 +12,8 @@ import pytest
 from harness.broker import Client
 from harness.checks import Check, check_of, record
 from harness.plugin import SESSION
-from harness.pool import Unavailable
 from harness.scheduler import MARK, cell_of
+from harness.station import Unavailable
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class AirlockSession:
 
     def node(self, cell: str) -> Node:
         """The cell's node. The first check of a broken cell is an error, the others are skipped."""
+        if cell in self._nodes and not self._suspect(cell):
+            return self._nodes[cell]
         try:
             lease = self._client.ask("acquire", cell=cell)
         except Unavailable as error:
@@ -97,11 +99,13 @@ class AirlockSession:
                 self._told.add(cell)
                 raise
             pytest.skip(f"did not run: {error}")
-        if cell not in self._nodes:
-            from harness.remote import remote_node
+        from harness.remote import remote_node
 
-            self._nodes[cell] = remote_node(self._client, self.cells[cell], lease)
-        return self._nodes[cell]
+        return self._nodes.setdefault(cell, remote_node(self._client, self.cells[cell], lease))
+
+    def _suspect(self, cell: str) -> bool:
+        """Whether a call went wrong in a way that may have cost the node."""
+        return bool(getattr(self._nodes[cell].transport, "failed", True))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(
@@ -112,7 +116,7 @@ class AirlockSession:
         cell = self._cell(item)
         if cell and (nextitem is None or self._cell(nextitem) != cell):
             self._nodes.pop(cell, None)
-            self._client.ask("release", cell=cell)
+            self._client.tell("release", cell=cell)
         return result
 
     # Results
@@ -133,7 +137,9 @@ class AirlockSession:
         elif call.when == "teardown":
             said["outcome"] = "error"
         # An attribute, not a user property: those are the item's, and would be on every phase.
-        setattr(report, RECORD, {**said, "seconds": call.duration})
+        # What was promised of the check is known on the other side; execnet counts every value.
+        told = {key: said[key] for key in ("outcome", "message", "evidence") if said[key]}
+        setattr(report, RECORD, {**told, "seconds": call.duration})
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -147,7 +153,7 @@ class AirlockSession:
             said = {"outcome": "error", "message": f"did not finish: {report.longrepr}"}
         if said:
             self.outcomes[said["outcome"]] += 1
-            self._client.ask("checked", nodeid=report.nodeid, record=said)
+            self._client.tell("checked", nodeid=report.nodeid, record=said)
         elif report.failed:
             self.outcomes["fail"] += 1
 

@@ -20,7 +20,7 @@ import secrets
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,15 @@ class Owned:
     """
 
     path: Path
+    cell: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def of(self, cell: str) -> Owned:
+        """The same ledger; what is written to it says that it belongs to this cell."""
+        return replace(self, cell=cell)
+
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry) + "\n"
+        line = json.dumps({**entry, "cell": self.cell}) + "\n"
         with self._lock, self.path.open("a") as out:
             out.write(line)
 

@@ -83,6 +83,9 @@ def remove_tree(path: Path) -> bool:
         return True
     if not path.exists():
         return True
+    with contextlib.suppress(OSError):
+        path.rmdir()  # empty, so no mount point either: nearly every scratch directory is
+        return True
     if not all(unmount(Path(point)) for point in mounts_below(path)):
         return False
     shutil.rmtree(path, ignore_errors=True)

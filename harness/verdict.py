@@ -25,6 +25,9 @@ def print_outcome(outcome: Outcome, sabotage: Sabotage | None = None) -> Exit:
     if sabotage:
         for line in _sabotage_lines(sabotage, outcome.report.cells):
             print(line)
+    for kept in outcome.kept:
+        print(f"kept: {kept.cell} ({kept.why})")
+        print(f"  get in: {kept.way_in}    end it: {kept.way_out}")
     print(f"\nreport: {outcome.directory / 'index.html'}")
     return outcome.exit
 

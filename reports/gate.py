@@ -85,6 +85,13 @@ def _judge_cell(cell: Cell) -> Iterator[Finding]:
         yield Finding(
             "note", f"{count(counts.not_verified, 'check')} could not be verified", cell=cell.id
         )
+    if cell.inherited:
+        yield Finding(
+            "note",
+            f"did not run again: unchanged since run {cell.inherited.run} of "
+            f"{cell.inherited.finished:%Y-%m-%d %H:%M %Z}",
+            cell=cell.id,
+        )
     if cell.simulated:
         yield Finding("note", "is simulated: it says nothing about a real machine", cell=cell.id)
     elif counts.simulated:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Severity = Literal["blocker", "major", "minor"]
 CheckOutcome = Literal["pass", "fail", "error", "skip", "not-verified"]
@@ -207,11 +207,23 @@ class Image(Record, frozen=True):
     digest: str = ""
 
 
+class Inherited(Record, frozen=True):
+    """Where a result comes from that was not made in this run: an earlier one, with its end.
+
+    ``report`` is the path of that run's directory, relative to this report's.
+    """
+
+    run: Name
+    finished: Moment
+    report: str = ""
+
+
 class Cell(Record, frozen=True):
     """image × scenario × profile: the unit that gets a verdict.
 
     ``reason`` and ``remedy`` say why the verdict is not ``pass``, and the way out.
     ``evidence`` belongs to the whole cell: the serial console's tail has kind ``serial``.
+    ``inherited``: nothing of the cell has changed since an earlier run, whose result this is.
     """
 
     id: Name
@@ -230,6 +242,7 @@ class Cell(Record, frozen=True):
     ledger: Ledger | None = None
     provenance: Provenance = Provenance()
     evidence: list[Evidence] = []
+    inherited: Inherited | None = None
 
 
 class HostMachine(Record, frozen=True):
@@ -268,6 +281,7 @@ class CellCounts(Record, frozen=True):
     not_run: Count = 0
     fine: Count = 0
     simulated: Count = 0
+    inherited: Count = 0
 
 
 class CheckCounts(Record, frozen=True):

@@ -116,6 +116,7 @@ def summarise(cells: Sequence[Cell]) -> Summary:
             not_run=verdicts["not-run"],
             fine=standings.count("fine"),
             simulated=sum(cell.simulated for cell in cells),
+            inherited=sum(cell.inherited is not None for cell in cells),
         ),
         checks=count_checks(check for cell in cells for check in cell.checks),
         violations=sum(violations(cell) for cell in cells),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.commands import selection
@@ -20,6 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--boot-anew", action="store_true", help="boot every machine instead of forking frozen ones"
     )
     parser.add_argument("--sabotage", metavar="NAME", help="break every node in this way first")
+    parser.add_argument(
+        "--keep",
+        choices=("never", "on-failure", "always"),
+        default="never",
+        help="which nodes stay up; the end of the run says how to get in",
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     parser.add_argument(
         "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
@@ -28,9 +35,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells; the exit code is the gate's verdict on the report."""
+    if args.keep == "never":
+        return _run(args)[0]
+    from harness.kept import hold
+
+    return hold(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
+    """The exit code, and what serves the nodes that are kept."""
     from harness.catalog import CONFORMANCE
     from harness.errors import UsageError
-    from harness.providers.base import Options
+    from harness.providers.base import Keep, Options
     from harness.run import Request
     from harness.run import run as run_cells
     from harness.sabotage import find_sabotage
@@ -49,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
             matrix=str(path),
             out=args.out,
             workers=args.n,
-            options=Options(fresh=args.fresh, boot_anew=args.boot_anew),
+            options=Options(fresh=args.fresh, boot_anew=args.boot_anew, keep=Keep(args.keep)),
             sabotage=sabotage,
             keyword=args.keyword,
             conformance=conformance,
         )
     )
-    return print_outcome(outcome, sabotage)
+    return print_outcome(outcome, sabotage), outcome.hold

@@ -14,6 +14,7 @@ Who says what went wrong, and so which verdict a cell gets:
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from installers.exits import Exit
 
 if TYPE_CHECKING:
     from harness.cells import Cell
+    from harness.requirements import Offer
     from harness.state import Owned
     from harness.transports.base import Transport
 
@@ -100,6 +102,14 @@ class Record:
     image_digest: str | None = None
 
 
+class Keep(enum.StrEnum):
+    """Which nodes stay up when the run has ended."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked of the whole run.
@@ -110,6 +120,7 @@ class Options:
 
     fresh: bool = False
     boot_anew: bool = False
+    keep: Keep = Keep.NEVER
 
 
 @dataclass
@@ -196,6 +207,15 @@ class Provider(Protocol):
 
     def reasons_not(self, cell: Cell) -> list[str]:
         """Why this machine cannot run the cell, as sentences. Empty: it can. Cheap (plan)."""
+
+    def offers(self) -> Offer:
+        """What can be made here, for what cells require (see harness.requirements). Cheap."""
+
+    def inputs(self, cell: Cell) -> Mapping[str, Any] | None:
+        """Everything that a node of this cell is made of, JSON-able, as a part of a result's key.
+
+        None if that is not known, or not yet: then no earlier result can stand for the cell.
+        """
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """Why the cell must be refused; asked before anything is fetched or built."""

@@ -16,6 +16,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from harness.errors import InfraError, UsageError
 from harness.names import nearest
 from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
 from harness.refusals import known_refusal
+from harness.requirements import ANYTHING, Offer
 from harness.transports.base import AgentOperations, NodeGone, RemoteError
 
 BEHAVIOURS = {
@@ -54,6 +56,14 @@ class Fake:
         del cell
         return []
 
+    def offers(self) -> Offer:
+        """Whatever is asked for: it is data."""
+        return ANYTHING
+
+    def inputs(self, cell: Cell) -> None:
+        """Unknown: what a double says never stands for anything."""
+        del cell
+
     def refusal(self, cell: Cell) -> Refusal | None:
         """The refusals that are known from data."""
         return known_refusal(cell)
@@ -74,7 +84,8 @@ class Fake:
         serial = job.capsule / "serial.log"
         if script.get("child"):
             # Stands for what a real provider starts, so that its end can be watched.
-            child = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+            null = subprocess.DEVNULL
+            child = subprocess.Popen(["sleep", "600"], stdin=null, stdout=null, stderr=null)
             job.owned.process(child.pid, "sleep")
             (job.capsule / "child.pid").write_text(str(child.pid))
         else:
@@ -176,8 +187,13 @@ class FakeRunning:
 
 def _good() -> dict[str, Any]:
     """A node on which every check that ships passes or does not apply."""
-    data: dict[str, Any] = json.loads(Path(__file__).with_name("fake_node.json").read_text())
+    data: dict[str, Any] = json.loads(_good_text())
     return data
+
+
+@cache
+def _good_text() -> bytes:
+    return Path(__file__).with_name("fake_node.json").read_bytes()
 
 
 def _set(facts: dict[str, Any], path: str, value: Any) -> None:

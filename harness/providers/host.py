@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.cells import Cell, Image, Profile
 from harness.providers.base import Job, Needs, Refusal
+from harness.requirements import ANYTHING, Offer
 from harness.targets import Target, connect, parse_target
 from harness.transports.base import Transport
 
@@ -26,6 +27,14 @@ class Host:
         """Whether it can be reached is seen when it is asked."""
         del cell
         return []
+
+    def offers(self) -> Offer:
+        """Whatever is there is taken as it is."""
+        return ANYTHING
+
+    def inputs(self, cell: Cell) -> None:
+        """Unknown: somebody else may change the machine at any time."""
+        del cell
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """What is there is looked at, whatever it is."""

@@ -6,15 +6,22 @@ Needs no root, no cloud account and no KVM.
 from __future__ import annotations
 
 import contextlib
+import platform
 import shutil
+import subprocess
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import AirlockError, InfraError
+from harness.lab import firmware
+from harness.lab.namespace import host_env
 from harness.providers.base import Job, Needs, Refusal
 from harness.refusals import known_refusal
-from harness.state import keys_dir
+from harness.requirements import Offer
+from harness.space import MIB, free, memory_available
+from harness.state import cache_dir, keys_dir, state_dir
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin
@@ -23,6 +30,17 @@ if TYPE_CHECKING:
     from harness.lab.node import QemuNode
 
 _TOOLS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mkfs.ext4", "mformat", "mcopy", "socat")
+
+
+#: Programs whose version may change what a cell shows; all answer --version.
+_VERSIONED = ("qemu-system-x86_64", "mmdebstrap", "mkfs.ext4", "socat")
+
+
+@cache
+def _version(tool: str) -> str:
+    option = {"mkfs.ext4": "-V", "socat": "-V"}.get(tool, "--version")
+    ran = subprocess.run([tool, option], capture_output=True, env=host_env(), check=False)
+    return (ran.stdout or ran.stderr).decode(errors="replace")[:400]
 
 
 class Qemu:
@@ -43,13 +61,48 @@ class Qemu:
         missing = [tool for tool in _TOOLS if shutil.which(tool, path=PATH) is None]
         reasons = [f"{', '.join(missing)} not installed (airlock doctor --fix)"] if missing else []
         if cell.scenario.secure_boot:
-            from harness.lab import firmware
-
             try:
                 firmware.find()
             except InfraError as e:
                 reasons.append(str(e))
         return reasons
+
+    def offers(self) -> Offer:
+        """Builds run natively, so only this machine's own processor; no GPU is passed through."""
+        features = {"ledger", "fork", "console"}
+        with contextlib.suppress(InfraError):
+            firmware.find()
+            features.add("secure-boot")
+        return Offer(
+            frozenset(features),
+            frozenset({platform.machine()} & {"x86_64"}) or frozenset({"nothing"}),
+            free(state_dir()) // MIB,
+            memory_available(),
+        )
+
+    def inputs(self, cell: Cell) -> dict[str, Any] | None:
+        """Base image, keys, node file, and the versions of the host's programs."""
+        from fixtures import daemons
+        from fixtures.pki import Authority
+        from harness import pack
+        from harness.lab import base, kvm
+
+        found = base.find(cell.image)
+        if found is None:
+            return None
+        authority = Authority(keys_dir())
+        code = firmware.find().code.stat()
+        squid = daemons.squid(state_dir() / "daemons") if cell.scenario.proxied else None
+        return {
+            "base": found.digest,
+            "node_file": pack.pack(cache_dir("node-file")).sha256,
+            "ca": authority.proxy.sha256,
+            "certificate": authority.module.sha256,
+            "accelerator": kvm.accelerator(),
+            "firmware": [code.st_size, code.st_mtime_ns],
+            "squid": squid.version if squid else "",
+            "tools": {tool: _version(tool) for tool in _VERSIONED},
+        }
 
     def refusal(self, cell: Cell) -> Refusal | None:
         """Refused by what is known of the image's kernel, before anything is fetched or built."""

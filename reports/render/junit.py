@@ -114,6 +114,7 @@ def _properties(run: Run, cell: Cell) -> list[str]:
         "verdict": cell.verdict,
         "expected": cell.expected,
         "simulated": "true" if cell.simulated else "",
+        "inherited": cell.inherited.run if cell.inherited else "",
         "kernel": made.kernel,
         "driver_version": made.driver_version,
         "pyz_sha256": made.pyz_sha256 or run.pyz_sha256,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -26,6 +27,9 @@ from reports.text import duration, head, slug, tail
 
 FULL_TABLE_LIMIT = 20_000
 """Checks. A larger report lists the passed ones by name only, so that it stays small and quick."""
+
+PAGE_LIMIT = 1_000
+"""Cells. In a larger report only those that are not fine have a page: nobody reads the others."""
 
 EVIDENCE_LIMIT = 8_000
 """Characters of one piece of evidence; the whole of it is in the capsule."""
@@ -54,6 +58,7 @@ class CellView:
     words: str
     label: str
     fine: bool
+    page: bool
     counts: CheckCounts
     violations: int
     seconds: float
@@ -66,6 +71,7 @@ class CellView:
     evidence: list[Evidence]
     build_order: str
     reason: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -101,16 +107,17 @@ def cell_views(report: Report) -> list[CellView]:
         # "_" is in no slug, so a numbered anchor can never meet another cell's.
         anchor = name if used[name] == 1 else f"{name}_{used[name]}"
         label = ", ".join(getattr(cell, field) for field, many in varies.items() if many)
-        views.append(_cell_view(cell, anchor, label))
+        views.append(_cell_view(cell, anchor, label, few=len(report.cells) <= PAGE_LIMIT))
     return views
 
 
-def _cell_view(cell: Cell, anchor: str, label: str) -> CellView:
+def _cell_view(cell: Cell, anchor: str, label: str, *, few: bool) -> CellView:
     counts_as = standing(cell)
     refused_well = cell.verdict == "refused" and counts_as == "fine"
+    page = few or counts_as != "fine"
     passed: dict[str, list[str]] = {}
     for check in cell.checks:
-        if check.outcome == "pass":
+        if page and check.outcome == "pass":
             area, _, rest = check.id.partition(".")
             passed.setdefault(area, []).append(check_name(check, rest or area))
     return CellView(
@@ -121,6 +128,7 @@ def _cell_view(cell: Cell, anchor: str, label: str) -> CellView:
         words=verdict_words(cell),
         label=label,
         fine=counts_as == "fine",
+        page=page,
         counts=count_checks(cell.checks),
         violations=violations(cell),
         seconds=elapsed(cell),
@@ -128,11 +136,12 @@ def _cell_view(cell: Cell, anchor: str, label: str) -> CellView:
         unverified=[check for check in cell.checks if check.outcome == "not-verified"],
         skipped=[check for check in cell.checks if check.outcome == "skip"],
         passed_by_area=[(area, ", ".join(names)) for area, names in passed.items()],
-        bars=_bars(cell),
+        bars=_bars(cell) if page else [],
         consoles=[item for item in cell.evidence if item.kind == "serial"],
         evidence=[item for item in cell.evidence if item.kind != "serial"],
         build_order=_build_order(cell.ledger.build if cell.ledger else None),
         reason=cell.reason or unproved(cell),
+        origin=_origin(cell),
     )
 
 
@@ -185,6 +194,14 @@ def value_text(value: Any) -> str:
     if isinstance(value, str):
         return value or "(empty)"
     return msgspec.json.encode(value).decode()
+
+
+def _origin(cell: Cell) -> str:
+    """The link to the page that an inherited result comes from; only ever a relative path."""
+    where = cell.inherited.report if cell.inherited else ""
+    if not where or where.startswith("/") or ":" in where:
+        return ""
+    return f"{quote(where)}/index.html"
 
 
 def _bars(cell: Cell) -> list[Bar]:

@@ -39,7 +39,10 @@ def verdict_words(cell: Cell) -> str:
         return "refused, as expected" if cell.expected == "refused" else "refused, not expected"
     if cell.expected == "refused":
         return f"{cell.verdict}, a refusal was expected"
-    return "pass, not proved" if unproved(cell) else cell.verdict
+    if unproved(cell):
+        return "pass, not proved"
+    since = f", inherited from {cell.inherited.finished:%Y-%m-%d}" if cell.inherited else ""
+    return f"{cell.verdict}{since}"
 
 
 def matrix_name(run: Run) -> str:
@@ -73,6 +76,8 @@ def headline(report: Report) -> str:
         text += f", {checks.not_verified:,} not verified."
     if report.summary.violations:
         text += f" {count(report.summary.violations, 'packet')} left another way than the proxy."
+    if cells.inherited:
+        text += f" {count(cells.inherited, 'cell is', 'cells are')} inherited from earlier runs."
     if cells.simulated:
         text += f" {count(cells.simulated, 'cell is', 'cells are')} simulated."
     return text

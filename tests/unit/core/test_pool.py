@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from fixtures.scenarios import Scenario
+from harness.admission import Admission
 from harness.broker import Broker, Client
 from harness.cells import Cell, Image, Profile
 from harness.errors import InfraError
-from harness.pool import Admission, Pool, Unavailable
+from harness.pool import Pool
 from harness.providers.base import Needs, Stopped
 from harness.providers.fake import Fake
 from harness.scheduler import ByCell, cell_of
 from harness.state import RunRecord
+from harness.station import Unavailable
 
 
 def cell(name: str) -> Cell:

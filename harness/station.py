@@ -1,0 +1,60 @@
+"""One cell of a run and everything that became of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cells import Cell
+from harness.errors import AirlockError
+from harness.patterns import Sighting
+from harness.providers.base import Record, Refusal, Running
+
+
+class Unavailable(AirlockError):
+    """There is no node for this cell. ``kind``: error | failed | refused | stopped."""
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+@dataclass
+class Station:
+    """One cell and everything that became of it."""
+
+    cell: Cell
+    capsule: Path
+    scratch: Path
+    record: Record = field(default_factory=Record)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    running: Running | None = None
+    #: Its facts are in the capsule.
+    met: bool = False
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] | None = None
+    simulated: bool = False
+    trouble: Unavailable | None = None
+    refusal: Refusal | None = None
+    #: pytest's node id -> what its check is (promised) and what became of it (checks).
+    promised: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: When its worker died, if nobody came back since (monotonic).
+    orphaned: float | None = None
+    last_line: str = ""
+    #: Its last check is done, and its evidence in the capsule.
+    released: bool = False
+    #: The run ends without it: it stays up.
+    kept: bool = False
+    #: What its console and journal said that no good node says.
+    sightings: list[Sighting] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing speaks against the cell so far."""
+        outcomes = {said["outcome"] for said in self.checks.values()}
+        bad = self.trouble is not None or any(sighting.fails for sighting in self.sightings)
+        return not bad and not outcomes & {"fail", "error"} and "pass" in outcomes
