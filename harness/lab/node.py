@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # A cold boot takes 50 s without KVM, and many times that on a machine that is overcommitted.
 _READY_SECONDS = 900.0
+_WARM_SECONDS = 300.0
 _USER = "airlock"
 
 
@@ -167,12 +168,12 @@ class QemuNode:
         values = build.attributes(job, self._proxy_value(), build=False)
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
         if job.options.boot_anew:
-            self._power_on(job.scratch)
+            self._power_on(self._machine(job.scratch))
         else:
             self._fork(self._frozen(values))
         job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
 
-    def _machine(self, place: Path, ram: Path | None = None) -> vm.Machine:
+    def _machine(self, place: Path) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""
 
         if self._built is None or self._metadata is None:
@@ -189,7 +190,6 @@ class QemuNode:
             metadata_port=self._metadata.port,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
-            ram=ram,
         )
 
     def _start(self, machine: vm.Machine) -> vm.VirtualMachine:
@@ -201,17 +201,18 @@ class QemuNode:
         self._vm = running
         return running
 
-    def _power_on(self, place: Path, ram: Path | None = None) -> vm.VirtualMachine:
+    def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
         """Boot from the firmware up, and wait for the node's word that it is ready."""
 
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units"):
-            machine = self._machine(place, ram)
             certificate = job.scratch / "signing.pem"
             certificate.write_bytes(self._authority.module.pem)
             firmware.enroll(machine.firmware, [certificate], machine.variables)
+            if machine.variables_format == "qcow2":
+                disk.to_qcow2(machine.variables)
             disk.make_overlay(built.root, machine.root)
             running = self._start(machine)
             try:
@@ -243,9 +244,12 @@ class QemuNode:
         while found is None:
             with frozen.making(directory) as place:
                 if (found := frozen.find(directory)) is None:
-                    running = self._power_on(place, ram=place / "ram")
-                    self._keep_boot(place)
-                    found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
+                    running = self._power_on(frozen.prepare(machine, place))
+                    with job.phase("freeze", "once its agent has hashed the modules"):
+                        # Else each fork would hash them again: seconds, in an emulated machine.
+                        self.transport.facts(timeout=_WARM_SECONDS)
+                        self._keep_boot(place)
+                        found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
                     self.transport.close()
                     self._own_rows = len(self._squid.rows()) if self._squid else 0
                     return found

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fixtures import keeper
 from harness.deadline import Deadline
@@ -42,7 +42,10 @@ class Machine:
     cores: int = 1
     # Guest memory in a file: shared while the machine is prepared, copy-on-write in its forks.
     ram: Path | None = None
-    fork: bool = False
+    # From the firmware up; or waiting for a state that comes in; or stopped, for a snapshot.
+    start: Literal["boot", "incoming", "stopped"] = "boot"
+    # qcow2 where it has to be in a snapshot.
+    variables_format: Literal["raw", "qcow2"] = "raw"
 
     @property
     def console(self) -> Path:
@@ -71,22 +74,20 @@ class Machine:
         metadata = f",guestfwd=tcp:{at.METADATA}:{at.METADATA_PORT}" + forward.format(
             self.metadata_port
         )
-        backend, memory = "", []
+        # The same id in a file and out of it: a saved state names its memory by it.
+        ram = f"memory-backend-ram,id=ram,size={self.memory}M"
         if self.ram is not None:
-            share = "off" if self.fork else "on"
-            backend = ",memory-backend=ram"
-            ram = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram}"
-            memory = ["-object", f"{ram},share={share}"]
+            share = "on" if self.start == "boot" else "off"
+            ram = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram},share={share}"
         second = f"host={at.METADATA_HOST},dhcpstart={at.METADATA_NODE}{metadata}"
-        pflash = "if=pflash,format=raw"
         return [
             "qemu-system-x86_64",
             *["-name", "airlock", "-nodefaults", "-no-user-config", "-display", "none"],
-            *["-no-reboot", "-machine", f"q35,smm=on{backend}", "-accel", accel, "-cpu", "max"],
-            *["-m", str(self.memory), "-smp", str(self.cores)],
+            *["-no-reboot", "-machine", "q35,smm=on,memory-backend=ram", "-accel", accel, "-cpu", "max"],
+            *["-m", str(self.memory), "-smp", str(self.cores), "-object", ram],
             *["-global", "driver=cfi.pflash01,property=secure,value=on"],
-            *["-drive", f"{pflash},unit=0,readonly=on,file={self.firmware.code}"],
-            *["-drive", f"{pflash},unit=1,file={self.variables}"],
+            *["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware.code}"],
+            *["-drive", f"if=pflash,format={self.variables_format},unit=1,file={self.variables}"],
             *["-drive", f"if=none,id=root,format=qcow2,discard=unmap,file={self.root}"],
             *["-device", "virtio-blk-pci,drive=root"],
             *["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"],
@@ -104,9 +105,11 @@ class Machine:
             *["-chardev", f"file,id=console,path={self.console}"],
             *["-serial", "chardev:console"],
             *["-qmp", f"unix:{self.monitor},server=on,wait=off"],
-            *memory,
-            *(["-incoming", "defer"] if self.fork else []),
+            *_START[self.start],
         ]
+
+
+_START = {"boot": [], "incoming": ["-incoming", "defer"], "stopped": ["-S"]}
 
 
 def _relay() -> str:
@@ -211,6 +214,15 @@ class VirtualMachine:
                 stream.flush()
                 answers.append(_answer(name, stream))
         return answers[1:]
+
+    def human(self, line: str, timeout: float = 60) -> str:
+        """One command of the monitor for people; returns what it printed, "" for most that work.
+
+        Snapshots and forwards have no other command in the QEMU releases that we support.
+        """
+        arguments = {"command-line": line}
+        (text,) = self.monitor(("human-monitor-command", arguments), timeout=timeout)
+        return str(text).strip()
 
     def _connect(self, sock: socket.socket, deadline: Deadline) -> None:
         """QEMU makes its monitor's socket a moment after it was started."""
