@@ -18,6 +18,7 @@ VERBS = {
     "image": "local base images: list, build",
     "run": "run a matrix of cells and write the report",
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
+    "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
     "report": "print the report of a run as HTML, JUnit or Markdown",

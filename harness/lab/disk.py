@@ -95,9 +95,9 @@ def copy(source: Path, target: Path) -> None:
     _quiet(["cp", "--reflink=auto", "--sparse=always", str(source), str(target)])
 
 
-def flatten(source: Path, target: Path) -> None:
-    """Write ``source`` (qcow2) as one qcow2 file that needs no other."""
-    _quiet(["qemu-img", "convert", "-q", "-f", "qcow2", "-O", "qcow2", str(source), str(target)])
+def flatten(source: Path, target: Path, kind: str = "qcow2") -> None:
+    """Write ``source`` (qcow2) as one file of the format ``kind`` that needs no other."""
+    _quiet(["qemu-img", "convert", "-q", "-f", "qcow2", "-O", kind, str(source), str(target)])
 
 
 def to_qcow2(raw: Path) -> None:

@@ -26,8 +26,8 @@ def save(vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float
 
     The machine stays, stopped, and gives up its disks until it runs on (``cont``).
     """
-    if ignore_shared:
-        vm.monitor(_capability(True))
+    if vm.machine.ram is not None:  # else this QEMU may not know the capability
+        vm.monitor(_capability(ignore_shared))
     # 0: as fast as the disk takes it.
     vm.monitor(
         ("migrate-set-parameters", {"max-bandwidth": 0}),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
-from harness.lab import base, build, disk, firmware, frozen, kvm, vm
+from harness.lab import base, build, disk, door, firmware, frozen, kvm, provenance, saved, vm
 from harness.providers.base import Job
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
@@ -40,18 +41,6 @@ def proxy_password(directory: Path) -> str:
     return path.read_text()
 
 
-def _use(name: str, hit: bool, key: str, created: str) -> dict[str, Any]:
-    """One content-addressed thing, as the report shows it."""
-    return {"name": name, "hit": hit, "key": key, "created": created}
-
-
-def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if "cache_key" not in driver:
-        return []
-    hit = driver["cache"] == "hit"
-    return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
-
-
 class QemuNode:
     """One virtual machine with its proxy and metadata server."""
 
@@ -71,23 +60,67 @@ class QemuNode:
         self._rest: frozen.Frozen | None = None
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self._macs = [at.MAC]
+        self._door: dict[str, Any] | None = None
 
     def start(self) -> None:
         """Everything up to a node that says it is ready."""
-        from fixtures import daemons
         from harness import pack
 
         job = self._job
-        scenario, image = job.cell.scenario, job.cell.image
+        image = job.cell.image
         with job.phase("base", f"base image {image.name}") as phase:
             found = base.build(image, log=job.capsule / "base.log")
             phase.outcome = "cached" if found.cached else "ok"
             job.record.image_digest = f"sha256:{found.digest}"
         with job.phase("tools", "proxy and node file"):
             node_file = pack.pack(cache_dir("node-file"))
-            self._install = daemons.squid(state_dir() / "daemons") if scenario.proxied else None
+            self._tools()
         self._build(found, node_file)
         self._boot()
+
+    def resume(self, rest: saved.Saved) -> None:
+        """Bring a saved node back, as it was; only its clock is set."""
+        job = self._job
+        kept = rest.manifest["build"]
+        self._built = build.Built(rest.directory, kept, cached=True)
+        self._macs = rest.manifest["macs"]
+        job.record.installers, job.record.build = kept["installers"], kept["ledger"]
+        job.record.provenance["saved"] = rest.manifest["saved"]
+        self._tools()
+        self._serve()
+        if rest.manifest["ca_sha256"] != self._authority.proxy.sha256:
+            job.say("resume", "the node trusts the CA of another lab: TLS by our proxy will fail")
+        with job.phase("resume", f"as it was saved {rest.manifest['saved']}"):
+            saved.resume(self._start(saved.wake(rest, self._machine(job.scratch))), rest)
+            self.transport.run(["date", "-u", "-s", f"@{time.time():.3f}"])
+
+    def save(self, target: Path) -> str:
+        """Write the node as it is now to a directory, or to a tar file; returns its path."""
+        if self._vm is None or self._built is None:
+            raise InfraError("the node is not up")
+        cell = self._job.cell
+        notes = {
+            "cell": [cell.image.name, cell.scenario.name, cell.profile.name, cell.provider],
+            "build": self._built.manifest,
+            "macs": self._macs,
+            "ca_sha256": self._authority.proxy.sha256,
+            "certificate_sha256": self._authority.module.sha256,
+        }
+        return str(saved.save(self._vm, self._built.esp, target, notes).directory)
+
+    def ssh(self, directory: Path) -> dict[str, Any]:
+        """A way in for people; see ``harness.lab.door``. Asked again it is the same one."""
+        if self._vm is None:
+            raise InfraError("the node is not up")
+        if self._door is None:
+            self._door = door.open_door(self._vm, self.transport, directory)
+        return self._door
+
+    def _tools(self) -> None:
+        from fixtures import daemons
+
+        proxied = self._job.cell.scenario.proxied
+        self._install = daemons.squid(state_dir() / "daemons") if proxied else None
 
     def _proxy(self, directory: Path) -> Squid:
         """A proxy of this cell, with a ledger of its own."""
@@ -135,30 +168,22 @@ class QemuNode:
         inherited = manifest["built"] if self._built.cached else None
         job.record.installers = manifest["installers"]
         job.record.build = manifest["ledger"] | {"inherited": inherited}
-        driver = manifest["provenance"].get("driver", {})
-        job.record.provenance |= {
-            "pyz_sha256": node_file.sha256,
-            "certificate_sha256": self._authority.module.sha256,
-            "kernel": manifest["kernel"],
-            "ca_sha256": self._authority.proxy.sha256,
-            "driver_version": driver.get("driver", ""),
-            "fixups": [
-                f"{fixup['id']}: {fixup['why']}"
-                for fixup in driver.get("fixups", [])
-                if fixup["state"] == "applied"
-            ],
-            "cache": [
-                _use("base image", found.cached, found.digest, found.built),
-                _use("image", self._built.cached, self._built.directory.name, manifest["built"]),
-                *_modules(driver),
-            ],
-            "installers": manifest["provenance"],
-        }
+        job.record.provenance |= provenance.of_build(found, self._built, node_file, self._authority)
         for name in ("journal.jsonl", "requests.jsonl", "build.pcap"):
             shutil.copy(self._built.directory / name, job.capsule / f"build-{name}")
 
     def _boot(self) -> None:
         """A machine that is ready: booted now, or a fork of one that was booted before."""
+        job = self._job
+        values = self._serve()
+        if job.options.boot_anew:
+            self._power_on(self._machine(job.scratch))
+        else:
+            self._fork(self._frozen(values))
+        job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+
+    def _serve(self) -> dict[str, str]:
+        """Start the proxy and the metadata server; returns the metadata."""
         from fixtures.metadata import MetadataServer
 
         job = self._job
@@ -167,11 +192,7 @@ class QemuNode:
             self._squid = self._stack.enter_context(self._proxy(directory))
         values = build.attributes(job, self._proxy_value(), build=False)
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
-        if job.options.boot_anew:
-            self._power_on(self._machine(job.scratch))
-        else:
-            self._fork(self._frozen(values))
-        job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+        return values
 
     def _machine(self, place: Path) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""

@@ -38,6 +38,7 @@ class Machine:
     proxy_port: int | None
     metadata_port: int
     accelerator: str = "tcg"
+    kind: str = "q35"
     memory: int = 1024
     cores: int = 1
     # Guest memory in a file: shared while the machine is prepared, copy-on-write in its forks.
@@ -75,15 +76,18 @@ class Machine:
             self.metadata_port
         )
         # The same id in a file and out of it: a saved state names its memory by it.
-        ram = f"memory-backend-ram,id=ram,size={self.memory}M"
+        ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:
             share = "on" if self.start == "boot" else "off"
-            ram = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram},share={share}"
+            ram = f"memory-backend-file,{ram},mem-path={self.ram},share={share}"
+        else:
+            ram = f"memory-backend-ram,{ram}"
         second = f"host={at.METADATA_HOST},dhcpstart={at.METADATA_NODE}{metadata}"
         return [
             "qemu-system-x86_64",
             *["-name", "airlock", "-nodefaults", "-no-user-config", "-display", "none"],
-            *["-no-reboot", "-machine", "q35,smm=on,memory-backend=ram", "-accel", accel, "-cpu", "max"],
+            *["-no-reboot", "-machine", f"{self.kind},smm=on,memory-backend=ram"],
+            *["-accel", accel, "-cpu", "max"],
             *["-m", str(self.memory), "-smp", str(self.cores), "-object", ram],
             *["-global", "driver=cfi.pflash01,property=secure,value=on"],
             *["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware.code}"],

@@ -9,6 +9,8 @@ import contextlib
 import shutil
 import threading
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import AirlockError, InfraError
@@ -77,11 +79,20 @@ class Qemu:
 
     def up(self, job: Job) -> QemuNode:
         """Base image, build stage, boot. Whoever raises leaves nothing behind."""
+        return self._make(job, lambda node: node.start())
+
+    def resume(self, job: Job, source: Path) -> QemuNode:
+        """A node that was saved (``airlock node save``), as it was. See ``up``."""
+        from harness.lab import saved
+
+        return self._make(job, lambda node: node.resume(saved.load(source, job.scratch)))
+
+    def _make(self, job: Job, make: Callable[[QemuNode], None]) -> QemuNode:
         from harness.lab.node import QemuNode
 
         node = QemuNode(job, *self.shared(job.options.fresh))
         try:
-            node.start()
+            make(node)
         except BaseException as e:
             node.keep_evidence(job.capsule)
             node.down()
