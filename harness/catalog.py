@@ -36,14 +36,14 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
     """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""
     return Catalog(
         images={
-            name: _build(Image, {"name": name, **table}, path, text, name)
+            name: _build(Image, {"name": name, **_tuples(table)}, path, text, name)
             for path, text, name, table in _tables(matrices / "images.toml")
         },
         scenarios=_scenarios(),
         profiles={
             name: _build(
                 Profile,
-                {"name": name, **table, "installers": tuple(table.get("installers", ()))},
+                {"name": name, "installers": (), **_tuples(table)},
                 path,
                 text,
                 name,
@@ -51,6 +51,11 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
             for path, text, name, table in _tables(matrices / "profiles.toml")
         },
     )
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table whose lists cannot change."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
 
 
 def _scenarios() -> Mapping[str, Scenario]:

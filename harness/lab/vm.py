@@ -36,7 +36,7 @@ class Machine:
     firmware: Firmware
     variables: Path  # this machine's own variable store
     proxy_port: int | None
-    metadata_port: int
+    metadata_port: int | None
     accelerator: str = "tcg"
     kind: str = "q35"
     memory: int = 1024
@@ -68,13 +68,8 @@ class Machine:
         """QEMU's command line."""
         # smm=off is no choice here: the secure firmware keeps its variables in SMM.
         accel = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
-        forward = f"-cmd:{_relay()}{{}}"
-        proxy = ""
-        if self.proxy_port is not None:
-            proxy = f",guestfwd=tcp:{at.PROXY}:{at.PROXY_PORT}" + forward.format(self.proxy_port)
-        metadata = f",guestfwd=tcp:{at.METADATA}:{at.METADATA_PORT}" + forward.format(
-            self.metadata_port
-        )
+        proxy = _forward(at.PROXY, at.PROXY_PORT, self.proxy_port)
+        metadata = _forward(at.METADATA, at.METADATA_PORT, self.metadata_port)
         # The same id in a file and out of it: a saved state names its memory by it.
         ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:
@@ -116,11 +111,14 @@ class Machine:
 _START = {"boot": [], "incoming": ["-incoming", "defer"], "stopped": ["-S"]}
 
 
-def _relay() -> str:
+def _forward(address: str, guest: int, port: int | None) -> str:
+    """A forward from an address that the guest sees to a port here; one relay per connection."""
+    if port is None:
+        return ""
     program = shutil.which("socat", path=host_env()["PATH"])
     if program is None:
         raise InfraError("socat is not installed", hint="airlock doctor --fix")
-    return f"{program} STDIO TCP:127.0.0.1:"
+    return f",guestfwd=tcp:{address}:{guest}-cmd:{program} STDIO TCP:127.0.0.1:{port}"
 
 
 Command = str | tuple[str, dict[str, Any]]
