@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -202,7 +202,12 @@ class VirtualMachine:
         A command is a name, or a name and its arguments
         (https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html).
         """
-        deadline = Deadline(timeout, "QEMU's monitor")
+        try:
+            return self._ask(commands, Deadline(timeout, "QEMU's monitor"))
+        except OSError as error:
+            raise self.explain(InfraError(f"QEMU's monitor: {error}")) from error
+
+    def _ask(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         answers = []
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(deadline.remaining())
