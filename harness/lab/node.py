@@ -59,6 +59,7 @@ class QemuNode:
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
+        self.name = "airlock-node"
         self._macs = [at.MAC]
         self._door: dict[str, Any] | None = None
 
@@ -290,13 +291,18 @@ class QemuNode:
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
             frozen.thaw(self._start(machine), rest)
-            name = f"airlock-{secrets.token_hex(3)}"
+            self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append(
                 "52:54:00:" + ":".join(secrets.token_hex(3)[i : i + 2] for i in (0, 2, 4))
             )
-            self.transport.thaw(name, self._macs[-1])
+            self.transport.thaw(self.name, self.mac)
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
+
+    @property
+    def mac(self) -> str:
+        """The address of its first card, as it is now."""
+        return self._macs[-1]
 
     @property
     def transport(self) -> AgentTransport:
