@@ -42,17 +42,8 @@ class _Handler(socketserver.StreamRequestHandler):
                 ask = json.loads(line)
                 try:
                     answer = {"ok": True, "result": self._answer(ask, held)}
-                except AirlockError as error:
-                    kind = _kind(error)
-                    answer = {
-                        "ok": False,
-                        "kind": kind,
-                        "message": error.message,
-                        "hint": error.hint,
-                    }
-                except Exception as error:
-                    message = f"{type(error).__name__}: {error}"
-                    answer = {"ok": False, "kind": "error", "message": message, "hint": ""}
+                except Exception as error:  # a bug here must not end the run
+                    answer = failed(error)
                 if ask.get("quiet"):
                     if not answer["ok"]:
                         self.server.pool.lose(f"{ask['do']}: {answer['message']}")
@@ -105,10 +96,15 @@ class _Handler(socketserver.StreamRequestHandler):
         raise InfraError(f"the broker does not know {ask['do']!r}")
 
 
-def _kind(error: AirlockError) -> str:
+def failed(error: Exception) -> dict[str, Any]:
+    """The answer to a request that failed. ``kind`` is Unavailable's, or remote, or error."""
+    if not isinstance(error, AirlockError):
+        message = f"{type(error).__name__}: {error}"
+        return {"ok": False, "kind": "error", "message": message, "hint": ""}
+    kind = "remote" if isinstance(error, RemoteError) else "error"
     if isinstance(error, Unavailable):
-        return error.kind
-    return "remote" if isinstance(error, RemoteError) else "error"
+        kind = error.kind
+    return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}
 
 
 class Broker:

@@ -38,7 +38,11 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
     return Catalog(
         images={
             name: _build(
-                Image, {"name": name, **_requires(path, text, name, table)}, path, text, name
+                Image,
+                {"name": name, **_tuples(_requires(path, text, name, table))},
+                path,
+                text,
+                name,
             )
             for path, text, name, table in _tables(matrices / "images.toml")
         },
@@ -46,11 +50,7 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
         profiles={
             name: _build(
                 Profile,
-                {
-                    "name": name,
-                    **_requires(path, text, name, table),
-                    "installers": tuple(table.get("installers", ())),
-                },
+                {"name": name, "installers": (), **_tuples(_requires(path, text, name, table))},
                 path,
                 text,
                 name,
@@ -58,6 +58,11 @@ def load_catalog(matrices: Path = MATRICES) -> Catalog:
             for path, text, name, table in _tables(matrices / "profiles.toml")
         },
     )
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table whose lists cannot change."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
 
 
 def _scenarios() -> Mapping[str, Scenario]:

@@ -27,7 +27,8 @@ class Image:
     """An OS image under test, as ``matrices/images.toml`` describes it.
 
     ``family`` and ``version`` are the release's ``ID`` and ``VERSION_ID`` (os-release(5));
-    ``kernel`` is the package the image boots.
+    ``kernel`` is the package the image boots, ``PACKAGE/ARCHIVE`` where it is not of the suite;
+    ``archives`` are those besides the suite's own, ``packages`` what it has beyond the usual.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Image:
     disk_mb: int = 6144
     arch: str = "x86_64"
     requires: Requirements = field(default_factory=Requirements)
+    archives: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

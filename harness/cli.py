@@ -15,9 +15,10 @@ from installers.exits import Exit
 #: verb -> what it does. ``harness.commands.<verb>`` has ``arguments(parser)`` and ``run(args)``.
 VERBS = {
     "doctor": "what this machine can do; --fix installs what it can",
-    "image": "local base images: list, build",
+    "image": "local base images: list, build, probe (whose modules their kernels take)",
     "run": "run a matrix of cells and write the report",
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
+    "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
     "cache": "stores of built things: ls, verify, warm, gc",

@@ -13,6 +13,7 @@ import argparse
 import base64
 import binascii
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -33,12 +34,16 @@ from installers.collect import search, system, systemd
 from installers.collect.reader import Reader
 from installers.execute import Programs
 from installers.exits import Exit
-from installers.facts import SCHEMA, Collector
+from installers.facts import AREAS, SCHEMA, Collector
 from installers.port import MAX_LINE, HostGone, Port
 
 MAX_REQUESTS = 16
 MAX_PART = 4 << 20
 PART_SUFFIX = ".airlock-part"
+# Answered before anything else runs: a fork wakes up with daemons that all see a new clock at once.
+# Programs are not started from these, so nothing inherits the priority.
+URGENT = ("ping", "hello", "identity", "facts", "thaw")
+URGENT_NICE, USUAL_NICE, PATIENT_NICE = -20, 0, 10
 REQUIRED = object()
 # systemctl(1), is-system-running
 BOOTING = ("initializing", "starting")
@@ -70,6 +75,12 @@ def _bytes(text: str, name: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"{name!r} is not base64: {error}") from None
+
+
+def _nice(value: int) -> None:
+    """The priority of this thread, and of what it starts."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), value)
 
 
 def _node_argv() -> list[str]:
@@ -109,6 +120,7 @@ class Agent:
 
     def serve(self) -> None:
         """Announces itself, then answers until the channel ends; ends what it started."""
+        _nice(URGENT_NICE)
         self.announce("hello")
         threading.Thread(target=self._wait_until_ready, daemon=True).start()
         try:
@@ -138,13 +150,16 @@ class Agent:
 
     def _wait_until_ready(self) -> None:
         """Tells when systemd has finished booting, then hashes modules while nobody waits."""
+        _nice(USUAL_NICE)
         manager = self._settled()
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         state = manager["state"] or "unknown"
         self.announce("ready", state=state, failed=manager["failed"], uptime=round(uptime, 2))
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        _nice(PATIENT_NICE)
         self._facts.collect()
+        # What is there now stays: collecting garbage must not look at it (and, in a fork, copy it).
+        gc.collect()
+        gc.freeze()
 
     def _settled(self) -> dict[str, Any]:
         """systemd's state once it is no longer booting.
@@ -193,6 +208,8 @@ class Agent:
     def _answer(self, request: Request) -> None:
         """Runs one operation; whatever breaks in it becomes the answer."""
         number, name = request.get("id"), request.get("op")
+        if name not in URGENT:
+            _nice(USUAL_NICE)
         try:
             operation = self._operations.get(name) if isinstance(name, str) else None
             if operation is None:
@@ -217,7 +234,10 @@ class Agent:
         return {**system.identity(Reader()), "nonce": nonce, "clock": time.time()}
 
     def _collect(self, request: Request) -> dict[str, Any]:
-        return self._facts.collect(_field(request, "nonce", str, None))
+        only = _field(request, "only", list, None)
+        if only is not None and not all(area in AREAS for area in only):
+            raise BadRequest(f"facts: the areas are {', '.join(AREAS)}")
+        return self._facts.collect(_field(request, "nonce", str, None), only)
 
     def _exec(self, request: Request) -> dict[str, Any]:
         """Runs ``argv``, or ``sh`` under /bin/sh."""

@@ -81,12 +81,14 @@ def sha256_file(path: Path) -> str:
 
 def recipe(image: Image) -> dict[str, object]:
     """Everything that decides what is in the image, but for the mirror's state of the day."""
+    more = {"archives": image.archives} if image.archives else {}
     return {
         "suite": image.suite,
         "components": COMPONENTS,
-        "packages": sorted([*PACKAGES, image.kernel]),
+        "packages": sorted([*PACKAGES, image.kernel, *image.packages]),
         "exclude": _EXCLUDE,
         "format": 1,
+        **more,
     }
 
 
@@ -126,8 +128,9 @@ def build(image: Image, *, log: Path, fresh: bool = False) -> Base:
 def _mmdebstrap(image: Image, tar: Path, log: Path) -> None:
     argv = ["mmdebstrap", "--variant=minbase", f"--components={COMPONENTS}"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDE]
-    argv += [f"--include={','.join([*PACKAGES, image.kernel])}", image.suite, str(tar)]
-    argv += sources(image.suite)
+    included = [*PACKAGES, image.kernel, *image.packages]
+    argv += [f"--include={','.join(included)}", image.suite, str(tar)]
+    argv += sources(image.suite, image.archives)
     try:
         with log.open("ab") as out:
             done = subprocess.run(
@@ -152,13 +155,14 @@ def _mmdebstrap(image: Image, tar: Path, log: Path) -> None:
         )
 
 
-def sources(suite: str) -> Sequence[str]:
+def sources(suite: str, archives: Sequence[str] = ()) -> Sequence[str]:
     """Mirror arguments for mmdebstrap, from ``AIRLOCK_MIRROR`` or the host's apt configuration.
 
+    ``archives``: names beside the suite's, such as ``bookworm-backports``.
     Empty when the host is no Debian: mmdebstrap then uses the mirror it knows itself.
     """
     if given := os.environ.get("AIRLOCK_MIRROR"):
-        return [f"deb {given} {s} {COMPONENTS.replace(',', ' ')}" for s in (suite,)]
+        return [f"deb {given} {s} {COMPONENTS.replace(',', ' ')}" for s in (suite, *archives)]
     found: dict[str, str] = {}  # kind of archive -> its address
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(CODENAME)|$(ORIGIN)|$(LABEL)"],
@@ -176,7 +180,7 @@ def sources(suite: str) -> Sequence[str]:
     if "main" not in found:
         return []
     words = COMPONENTS.replace(",", " ")
-    lines = [f"deb {found['main']} {s} {words}" for s in (suite, f"{suite}-updates")]
+    lines = [f"deb {found['main']} {s} {words}" for s in (suite, f"{suite}-updates", *archives)]
     if "security" in found:
         lines.append(f"deb {found['security']} {suite}-security {words}")
     return lines

@@ -85,9 +85,26 @@ def make_esp(tree: Path, image: Path, *, kernel: str, vendor: str, cmdline: str 
         partial.rename(image)
 
 
-def make_overlay(base: Path, overlay: Path) -> None:
-    """A qcow2 file that holds what one node writes, over ``base`` (raw), which stays as it is."""
-    _quiet(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(overlay)])
+def make_overlay(base: Path, overlay: Path, kind: str = "raw") -> None:
+    """A qcow2 file that holds what one node writes, over ``base``, which stays as it is."""
+    _quiet(["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(overlay)])
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a disk: as a reference where the file system can, without its holes elsewhere."""
+    _quiet(["cp", "--reflink=auto", "--sparse=always", str(source), str(target)])
+
+
+def flatten(source: Path, target: Path, kind: str = "qcow2") -> None:
+    """Write ``source`` (qcow2) as one file of the format ``kind`` that needs no other."""
+    _quiet(["qemu-img", "convert", "-q", "-f", "qcow2", "-O", kind, str(source), str(target)])
+
+
+def to_qcow2(raw: Path) -> None:
+    """Make a raw file a qcow2 file of the same name."""
+    partial = raw.with_name(raw.name + ".partial")
+    _quiet(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(partial)])
+    partial.replace(raw)
 
 
 def _quiet(argv: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +37,20 @@ def find() -> Firmware:
     )
 
 
-def enroll(firmware: Firmware, certificates: list[Path], store: Path) -> None:
+def enroll(
+    firmware: Firmware, certificates: list[Path], store: Path, *, owner: Sequence[Path] = ()
+) -> None:
     """Write a variable store to ``store``: Microsoft's keys plus ``certificates`` (PEM) in db.
 
+    ``owner``: certificates (PEM) in shim's list of the machine owner's keys (MOK).
     Secure Boot is on in the result. ``--enroll-cert`` of the same tool would leave ``db`` empty.
     """
     argv = [sys.executable, "-m", "virt.firmware.vars"]
     argv += ["-i", str(firmware.variables), "-o", str(store), "--sb"]
     for certificate in certificates:
         argv += ["--add-db-cert", _OWNER, str(certificate)]
+    for certificate in owner:
+        argv += ["--add-mok", _OWNER, str(certificate)]
     done = subprocess.run(argv, capture_output=True, text=True, env=host_env(), check=False)
     if done.returncode or not store.exists():
         raise InfraError(f"virt-fw-vars failed: {(done.stderr or done.stdout).strip()[-300:]}")

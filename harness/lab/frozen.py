@@ -1,45 +1,56 @@
 """Frozen nodes: a machine that is ready, kept with its memory, and forked in a blink.
 
-The guest's memory lives in a file. While a node is prepared the file is shared; saving then takes
-the devices' state only (migration capability ``x-ignore-shared``), and a fork maps the same file
-copy-on-write. A fork has its own overlay and variable store; its clock, identity and entropy are
-made new by the agent (op ``thaw``).
+There are two ways, behind one interface; ``method`` says which this machine's QEMU can go:
+
+* ``memory``: the guest's memory lies in a file. While a node is prepared the file is shared; saving
+  then takes the devices' state only (migration capability ``x-ignore-shared``), and a fork maps
+  the same file copy-on-write.
+* ``snapshot``: memory and devices are a snapshot in the disks (``savevm``), of which each fork has
+  a copy. Every writable disk must then be qcow2, the variable store too.
+
+A fork has its own disk and variable store either way; its clock, identity and entropy are made new
+by the agent (op ``thaw``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import InfraError, UsageError
+from harness.lab import disk, migration
 from harness.lab.base import exclusive
 from harness.lab.namespace import host_env
 from harness.lab.vm import Machine, VirtualMachine
 
-_IGNORE_SHARED = (
-    "migrate-set-capabilities",
-    {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
-)
-# A restored QEMU announces the guest's card by packets of its own, which the guest never sent.
-_NO_ANNOUNCEMENT = ("migrate-set-parameters", {"announce-rounds": 0})
+Method = Literal["memory", "snapshot"]
+#: Chooses the way by hand: for a QEMU whose experimental capability is there and broken.
+VARIABLE = "AIRLOCK_FREEZE"
+_SNAPSHOT = "frozen"
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A node at rest: ``ram``, ``state`` (devices), ``root.qcow2``, ``vars.fd``, ``boot.pcap``."""
+    """A node at rest: ``root.qcow2``, the variable store, ``boot.pcap``, and by the method ``ram``
+    and ``state`` (devices).
+    """
 
     directory: Path
     manifest: dict[str, Any]
+
+    @property
+    def method(self) -> Method:
+        return cast(Method, self.manifest["method"])
 
     @property
     def ram(self) -> Path:
@@ -55,7 +66,58 @@ class Frozen:
 
     @property
     def variables(self) -> Path:
-        return self.directory / "vars.fd"
+        return self.directory / variables_name(self.method)
+
+
+def method() -> Method:
+    """The way that this machine's QEMU can go, asked once; ``AIRLOCK_FREEZE`` overrides it."""
+    chosen = os.environ.get(VARIABLE) or ""
+    if chosen in ("memory", "snapshot"):
+        return cast(Method, chosen)
+    if chosen:
+        raise UsageError(f"{VARIABLE}={chosen}: must be memory or snapshot")
+    return "memory" if migration.IGNORE_SHARED in _capabilities() else "snapshot"
+
+
+@functools.cache
+def _capabilities() -> frozenset[str]:
+    """The migration capabilities of QEMU, by a machine without anything (0.1 s)."""
+    asks = ("qmp_capabilities", "query-migrate-capabilities", "quit")
+    argv = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none"]
+    try:
+        done = subprocess.run(
+            [*argv, "-qmp", "stdio"],
+            input="".join(json.dumps({"execute": ask}) + "\n" for ask in asks),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env=host_env(),
+            check=False,
+        )
+    except FileNotFoundError as e:
+        raise InfraError(f"{e.filename} is not installed", hint="airlock doctor --fix") from e
+    except subprocess.TimeoutExpired as e:
+        raise InfraError("QEMU did not say within 20 s what it can do") from e
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    lists = [a["return"] for a in answers if isinstance(a.get("return"), list)]
+    return frozenset(entry["capability"] for entry in lists[0]) if lists else frozenset()
+
+
+def variables_name(way: Method) -> str:
+    """The variable store's file in a directory."""
+    return "vars.fd" if way == "memory" else "vars.qcow2"
+
+
+def prepare(machine: Machine, place: Path) -> Machine:
+    """``machine`` so that it can be frozen once it runs; what it writes lies in ``place``."""
+    way = method()
+    return replace(
+        machine,
+        root=place / "root.qcow2",
+        variables=place / variables_name(way),
+        variables_format="raw" if way == "memory" else "qcow2",
+        ram=place / "ram" if way == "memory" else None,
+    )
 
 
 def find(directory: Path) -> Frozen | None:
@@ -82,18 +144,15 @@ def freeze(vm: VirtualMachine, place: Path, directory: Path, notes: dict[str, An
 
     ``notes`` go into the manifest. Raises :class:`InfraError` when QEMU cannot save it.
     """
-    vm.monitor("stop", _IGNORE_SHARED)
-    vm.monitor(("migrate", {"uri": f"exec:cat > {place / 'state'}"}))
-    deadline = Deadline(60, "saving the machine's devices")
-    while (status := vm.monitor("query-migrate")[0].get("status")) not in ("completed", "failed"):
-        deadline.check()
-        time.sleep(0.01)
-    if status == "failed":
-        raise InfraError("QEMU could not save the machine's devices")
+    way: Method = "snapshot" if vm.machine.ram is None else "memory"
+    vm.monitor("stop")
+    if way == "memory":
+        migration.save(vm, place / "state", ignore_shared=True)
+    elif said := vm.human(f"savevm {_SNAPSHOT}"):
+        raise InfraError(f"QEMU could not save the machine: {said}")
     vm.stop()
-    for name in ("agent.sock", "qmp.sock"):
-        (place / name).unlink(missing_ok=True)
-    manifest = {"frozen": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **notes}
+    frozen = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    manifest = {"frozen": frozen, "method": way, **notes}
     (place / "manifest.json").write_text(json.dumps(manifest, indent=1))
     shutil.rmtree(directory, ignore_errors=True)
     place.rename(directory)
@@ -116,29 +175,30 @@ def signature(machine: Machine) -> dict[str, Any]:
         "accelerator": machine.accelerator,
         "memory": machine.memory,
         "cores": machine.cores,
-        "format": 3,
+        "method": method(),
+        "format": 4,
     }
 
 
 def fork(frozen: Frozen, machine: Machine) -> Machine:
-    """Give ``machine`` (its directory is new) its own overlay and variables over ``frozen``."""
-    root, variables = machine.directory / "root.qcow2", machine.directory / "vars.fd"
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"]
-    argv += ["-b", str(frozen.root), str(root)]
-    done = subprocess.run(argv, capture_output=True, text=True, env=host_env(), check=False)
-    if done.returncode:
-        raise InfraError(f"qemu-img failed: {done.stderr.strip()}")
-    shutil.copy(frozen.variables, variables)
-    return replace(machine, root=root, variables=variables, ram=frozen.ram, fork=True)
+    """Give ``machine`` (its directory is new) its own disk and variables from ``frozen``."""
+    root = machine.directory / "root.qcow2"
+    variables = machine.directory / frozen.variables.name
+    machine = replace(machine, root=root, variables=variables)
+    if frozen.method == "memory":
+        disk.make_overlay(frozen.root, root, "qcow2")
+        shutil.copy(frozen.variables, variables)
+        return replace(machine, ram=frozen.ram, start="incoming")
+    # A snapshot lies in its own file: an overlay over it would not have it.
+    disk.copy(frozen.root, root)
+    disk.copy(frozen.variables, variables)
+    return replace(machine, ram=None, variables_format="qcow2", start="stopped")
 
 
 def thaw(vm: VirtualMachine, frozen: Frozen) -> None:
     """Let a fork run on from where the node was frozen. It answers at once; thaw its clock next."""
-    restore = ("migrate-incoming", {"uri": f"exec:cat {frozen.state}"})
-    vm.monitor(_IGNORE_SHARED, _NO_ANNOUNCEMENT, restore)
-    deadline = Deadline(30, "restoring the machine's devices")
-    while vm.monitor("query-status")[0]["status"] == "inmigrate":
-        vm.check_alive()
-        deadline.check()
-        time.sleep(0.005)
+    if frozen.method == "memory":
+        migration.restore(vm, frozen.state, ignore_shared=True)
+    elif said := vm.human(f"loadvm {_SNAPSHOT}"):
+        raise InfraError(f"QEMU could not restore the machine: {said}")
     vm.monitor("cont")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
-from harness.lab import base, build, disk, firmware, frozen, kvm, vm
+from harness.lab import base, build, disk, door, firmware, frozen, kvm, provenance, saved, vm
 from harness.providers.base import Job
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # A cold boot takes 50 s without KVM, and many times that on a machine that is overcommitted.
 _READY_SECONDS = 900.0
+_WARM_SECONDS = 300.0
 _USER = "airlock"
 
 
@@ -37,18 +39,6 @@ def proxy_password(directory: Path) -> str:
         path.touch(mode=0o600, exist_ok=False)
         path.write_text(f"p@:/%#{secrets.token_hex(8)}")
     return path.read_text()
-
-
-def _use(name: str, hit: bool, key: str, created: str) -> dict[str, Any]:
-    """One content-addressed thing, as the report shows it."""
-    return {"name": name, "hit": hit, "key": key, "created": created}
-
-
-def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if "cache_key" not in driver:
-        return []
-    hit = driver["cache"] == "hit"
-    return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
 
 
 class QemuNode:
@@ -69,24 +59,69 @@ class QemuNode:
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
+        self.name = "airlock-node"
         self._macs = [at.MAC]
+        self._door: dict[str, Any] | None = None
 
     def start(self) -> None:
         """Everything up to a node that says it is ready."""
-        from fixtures import daemons
         from harness import pack
 
         job = self._job
-        scenario, image = job.cell.scenario, job.cell.image
+        image = job.cell.image
         with job.phase("base", f"base image {image.name}") as phase:
             found = base.build(image, log=job.capsule / "base.log")
             phase.outcome = "cached" if found.cached else "ok"
             job.record.image_digest = f"sha256:{found.digest}"
         with job.phase("tools", "proxy and node file"):
             node_file = pack.pack(cache_dir("node-file"))
-            self._install = daemons.squid(state_dir() / "daemons") if scenario.proxied else None
+            self._tools()
         self._build(found, node_file)
         self._boot()
+
+    def resume(self, rest: saved.Saved) -> None:
+        """Bring a saved node back, as it was; only its clock is set."""
+        job = self._job
+        kept = rest.manifest["build"]
+        self._built = build.Built(rest.directory, kept, cached=True)
+        self._macs = rest.manifest["macs"]
+        job.record.installers, job.record.build = kept["installers"], kept["ledger"]
+        job.record.provenance["saved"] = rest.manifest["saved"]
+        self._tools()
+        self._serve()
+        if rest.manifest["ca_sha256"] != self._authority.proxy.sha256:
+            job.say("resume", "the node trusts the CA of another lab: TLS by our proxy will fail")
+        with job.phase("resume", f"as it was saved {rest.manifest['saved']}"):
+            saved.resume(self._start(saved.wake(rest, self._machine(job.scratch))), rest)
+            self.transport.run(["date", "-u", "-s", f"@{time.time():.3f}"])
+
+    def save(self, target: Path) -> str:
+        """Write the node as it is now to a directory, or to a tar file; returns its path."""
+        if self._vm is None or self._built is None:
+            raise InfraError("the node is not up")
+        cell = self._job.cell
+        notes = {
+            "cell": [cell.image.name, cell.scenario.name, cell.profile.name, cell.provider],
+            "build": self._built.manifest,
+            "macs": self._macs,
+            "ca_sha256": self._authority.proxy.sha256,
+            "certificate_sha256": self._authority.module.sha256,
+        }
+        return str(saved.save(self._vm, self._built.esp, target, notes).directory)
+
+    def ssh(self, directory: Path) -> dict[str, Any]:
+        """A way in for people; see ``harness.lab.door``. Asked again it is the same one."""
+        if self._vm is None:
+            raise InfraError("the node is not up")
+        if self._door is None:
+            self._door = door.open_door(self._vm, self.transport, directory)
+        return self._door
+
+    def _tools(self) -> None:
+        from fixtures import daemons
+
+        proxied = self._job.cell.scenario.proxied
+        self._install = daemons.squid(state_dir() / "daemons") if proxied else None
 
     def _proxy(self, directory: Path) -> Squid:
         """A proxy of this cell, with a ledger of its own."""
@@ -134,30 +169,22 @@ class QemuNode:
         inherited = manifest["built"] if self._built.cached else None
         job.record.installers = manifest["installers"]
         job.record.build = manifest["ledger"] | {"inherited": inherited}
-        driver = manifest["provenance"].get("driver", {})
-        job.record.provenance |= {
-            "pyz_sha256": node_file.sha256,
-            "certificate_sha256": self._authority.module.sha256,
-            "kernel": manifest["kernel"],
-            "ca_sha256": self._authority.proxy.sha256,
-            "driver_version": driver.get("driver", ""),
-            "fixups": [
-                f"{fixup['id']}: {fixup['why']}"
-                for fixup in driver.get("fixups", [])
-                if fixup["state"] == "applied"
-            ],
-            "cache": [
-                _use("base image", found.cached, found.digest, found.built),
-                _use("image", self._built.cached, self._built.directory.name, manifest["built"]),
-                *_modules(driver),
-            ],
-            "installers": manifest["provenance"],
-        }
+        job.record.provenance |= provenance.of_build(found, self._built, node_file, self._authority)
         for name in ("journal.jsonl", "requests.jsonl", "build.pcap"):
             shutil.copy(self._built.directory / name, job.capsule / f"build-{name}")
 
     def _boot(self) -> None:
         """A machine that is ready: booted now, or a fork of one that was booted before."""
+        job = self._job
+        values = self._serve()
+        if job.options.boot_anew:
+            self._power_on(self._machine(job.scratch))
+        else:
+            self._fork(self._frozen(values))
+        job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+
+    def _serve(self) -> dict[str, str]:
+        """Start the proxy and the metadata server; returns the metadata."""
         from fixtures.metadata import MetadataServer
 
         job = self._job
@@ -166,13 +193,9 @@ class QemuNode:
             self._squid = self._stack.enter_context(self._proxy(directory))
         values = build.attributes(job, self._proxy_value(), build=False)
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
-        if job.options.boot_anew:
-            self._power_on(job.scratch)
-        else:
-            self._fork(self._frozen(values))
-        job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+        return values
 
-    def _machine(self, place: Path, ram: Path | None = None) -> vm.Machine:
+    def _machine(self, place: Path) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""
 
         if self._built is None or self._metadata is None:
@@ -189,7 +212,6 @@ class QemuNode:
             metadata_port=self._metadata.port,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
-            ram=ram,
         )
 
     def _start(self, machine: vm.Machine) -> vm.VirtualMachine:
@@ -201,17 +223,18 @@ class QemuNode:
         self._vm = running
         return running
 
-    def _power_on(self, place: Path, ram: Path | None = None) -> vm.VirtualMachine:
+    def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
         """Boot from the firmware up, and wait for the node's word that it is ready."""
 
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units"):
-            machine = self._machine(place, ram)
             certificate = job.scratch / "signing.pem"
             certificate.write_bytes(self._authority.module.pem)
             firmware.enroll(machine.firmware, [certificate], machine.variables)
+            if machine.variables_format == "qcow2":
+                disk.to_qcow2(machine.variables)
             disk.make_overlay(built.root, machine.root)
             running = self._start(machine)
             try:
@@ -243,9 +266,12 @@ class QemuNode:
         while found is None:
             with frozen.making(directory) as place:
                 if (found := frozen.find(directory)) is None:
-                    running = self._power_on(place, ram=place / "ram")
-                    self._keep_boot(place)
-                    found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
+                    running = self._power_on(frozen.prepare(machine, place))
+                    with job.phase("freeze", "once its agent has hashed the modules"):
+                        # Else each fork would hash them again: seconds, in an emulated machine.
+                        self.transport.facts(timeout=_WARM_SECONDS)
+                        self._keep_boot(place)
+                        found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
                     self.transport.close()
                     self._own_rows = len(self._squid.rows()) if self._squid else 0
                     return found
@@ -265,13 +291,18 @@ class QemuNode:
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
             frozen.thaw(self._start(machine), rest)
-            name = f"airlock-{secrets.token_hex(3)}"
+            self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append(
                 "52:54:00:" + ":".join(secrets.token_hex(3)[i : i + 2] for i in (0, 2, 4))
             )
-            self.transport.thaw(name, self._macs[-1])
+            self.transport.thaw(self.name, self.mac)
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
+
+    @property
+    def mac(self) -> str:
+        """The address of its first card, as it is now."""
+        return self._macs[-1]
 
     @property
     def transport(self) -> AgentTransport:

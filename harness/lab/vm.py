@@ -13,10 +13,10 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fixtures import keeper
 from harness.deadline import Deadline
@@ -36,13 +36,17 @@ class Machine:
     firmware: Firmware
     variables: Path  # this machine's own variable store
     proxy_port: int | None
-    metadata_port: int
+    metadata_port: int | None
     accelerator: str = "tcg"
+    kind: str = "q35"
     memory: int = 1024
     cores: int = 1
     # Guest memory in a file: shared while the machine is prepared, copy-on-write in its forks.
     ram: Path | None = None
-    fork: bool = False
+    # From the firmware up; or waiting for a state that comes in; or stopped, for a snapshot.
+    start: Literal["boot", "incoming", "stopped"] = "boot"
+    # qcow2 where it has to be in a snapshot.
+    variables_format: Literal["raw", "qcow2"] = "raw"
 
     @property
     def console(self) -> Path:
@@ -64,29 +68,25 @@ class Machine:
         """QEMU's command line."""
         # smm=off is no choice here: the secure firmware keeps its variables in SMM.
         accel = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
-        forward = f"-cmd:{_relay()}{{}}"
-        proxy = ""
-        if self.proxy_port is not None:
-            proxy = f",guestfwd=tcp:{at.PROXY}:{at.PROXY_PORT}" + forward.format(self.proxy_port)
-        metadata = f",guestfwd=tcp:{at.METADATA}:{at.METADATA_PORT}" + forward.format(
-            self.metadata_port
-        )
-        backend, memory = "", []
+        proxy = _forward(at.PROXY, at.PROXY_PORT, self.proxy_port)
+        metadata = _forward(at.METADATA, at.METADATA_PORT, self.metadata_port)
+        # The same id in a file and out of it: a saved state names its memory by it.
+        ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:
-            share = "off" if self.fork else "on"
-            backend = ",memory-backend=ram"
-            ram = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram}"
-            memory = ["-object", f"{ram},share={share}"]
+            share = "on" if self.start == "boot" else "off"
+            ram = f"memory-backend-file,{ram},mem-path={self.ram},share={share}"
+        else:
+            ram = f"memory-backend-ram,{ram}"
         second = f"host={at.METADATA_HOST},dhcpstart={at.METADATA_NODE}{metadata}"
-        pflash = "if=pflash,format=raw"
         return [
             "qemu-system-x86_64",
             *["-name", "airlock", "-nodefaults", "-no-user-config", "-display", "none"],
-            *["-no-reboot", "-machine", f"q35,smm=on{backend}", "-accel", accel, "-cpu", "max"],
-            *["-m", str(self.memory), "-smp", str(self.cores)],
+            *["-no-reboot", "-machine", f"{self.kind},smm=on,memory-backend=ram"],
+            *["-accel", accel, "-cpu", "max"],
+            *["-m", str(self.memory), "-smp", str(self.cores), "-object", ram],
             *["-global", "driver=cfi.pflash01,property=secure,value=on"],
-            *["-drive", f"{pflash},unit=0,readonly=on,file={self.firmware.code}"],
-            *["-drive", f"{pflash},unit=1,file={self.variables}"],
+            *["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware.code}"],
+            *["-drive", f"if=pflash,format={self.variables_format},unit=1,file={self.variables}"],
             *["-drive", f"if=none,id=root,format=qcow2,discard=unmap,file={self.root}"],
             *["-device", "virtio-blk-pci,drive=root"],
             *["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"],
@@ -104,16 +104,21 @@ class Machine:
             *["-chardev", f"file,id=console,path={self.console}"],
             *["-serial", "chardev:console"],
             *["-qmp", f"unix:{self.monitor},server=on,wait=off"],
-            *memory,
-            *(["-incoming", "defer"] if self.fork else []),
+            *_START[self.start],
         ]
 
 
-def _relay() -> str:
+_START = {"boot": [], "incoming": ["-incoming", "defer"], "stopped": ["-S"]}
+
+
+def _forward(address: str, guest: int, port: int | None) -> str:
+    """A forward from an address that the guest sees to a port here; one relay per connection."""
+    if port is None:
+        return ""
     program = shutil.which("socat", path=host_env()["PATH"])
     if program is None:
         raise InfraError("socat is not installed", hint="airlock doctor --fix")
-    return f"{program} STDIO TCP:127.0.0.1:"
+    return f",guestfwd=tcp:{address}:{guest}-cmd:{program} STDIO TCP:127.0.0.1:{port}"
 
 
 Command = str | tuple[str, dict[str, Any]]
@@ -197,7 +202,12 @@ class VirtualMachine:
         A command is a name, or a name and its arguments
         (https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html).
         """
-        deadline = Deadline(timeout, "QEMU's monitor")
+        try:
+            return self._ask(commands, Deadline(timeout, "QEMU's monitor"))
+        except OSError as error:
+            raise self.explain(InfraError(f"QEMU's monitor: {error}")) from error
+
+    def _ask(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         answers = []
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(deadline.remaining())
@@ -211,6 +221,15 @@ class VirtualMachine:
                 stream.flush()
                 answers.append(_answer(name, stream))
         return answers[1:]
+
+    def human(self, line: str, timeout: float = 60) -> str:
+        """One command of the monitor for people; returns what it printed, "" for most that work.
+
+        Snapshots and forwards have no other command in the QEMU releases that we support.
+        """
+        arguments = {"command-line": line}
+        (text,) = self.monitor(("human-monitor-command", arguments), timeout=timeout)
+        return str(text).strip()
 
     def _connect(self, sock: socket.socket, deadline: Deadline) -> None:
         """QEMU makes its monitor's socket a moment after it was started."""

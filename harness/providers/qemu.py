@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import threading
 import traceback
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import AirlockError, InfraError
@@ -130,11 +132,20 @@ class Qemu:
 
     def up(self, job: Job) -> QemuNode:
         """Base image, build stage, boot. Whoever raises leaves nothing behind."""
+        return self._make(job, lambda node: node.start())
+
+    def resume(self, job: Job, source: Path) -> QemuNode:
+        """A node that was saved (``airlock node save``), as it was. See ``up``."""
+        from harness.lab import saved
+
+        return self._make(job, lambda node: node.resume(saved.load(source, job.scratch)))
+
+    def _make(self, job: Job, make: Callable[[QemuNode], None]) -> QemuNode:
         from harness.lab.node import QemuNode
 
         node = QemuNode(job, *self.shared(job.options.fresh))
         try:
-            node.start()
+            make(node)
         except BaseException as e:
             node.keep_evidence(job.capsule)
             node.down()

@@ -103,9 +103,15 @@ class AgentOperations(ABC):
             raise TransportError(f"{self.name}: {shown[:200]!r} printed more than fits a message")
         return Ran(done["code"], out, err)
 
-    def facts(self, nonce: str | None = None, timeout: float = 60) -> dict[str, Any]:
-        """See Transport. An answer to another question is an error, not facts."""
-        facts: dict[str, Any] = self.call("facts", timeout=timeout, nonce=nonce)
+    def facts(
+        self, nonce: str | None = None, timeout: float = 60, only: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """See Transport. An answer to another question is an error, not facts.
+
+        ``only`` names areas (``installers.facts.AREAS``); no others are then read.
+        """
+        asked = {} if only is None else {"only": list(only)}
+        facts: dict[str, Any] = self.call("facts", timeout=timeout, nonce=nonce, **asked)
         if facts.get("nonce") != nonce:
             raise TransportError(f"{self.name}: the facts are the answer to another question")
         return facts

@@ -1,0 +1,48 @@
+"""Where a node comes from, as the report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fixtures.pki import Authority
+    from harness.lab.base import Base
+    from harness.lab.build import Built
+    from harness.pack import Packed
+
+
+def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
+    """What a built image was made of and with."""
+    manifest = built.manifest
+    driver = manifest["provenance"].get("driver", {})
+    return {
+        "pyz_sha256": node_file.sha256,
+        "certificate_sha256": authority.module.sha256,
+        "kernel": manifest["kernel"],
+        "ca_sha256": authority.proxy.sha256,
+        "driver_version": driver.get("driver", ""),
+        "fixups": [
+            f"{fixup['id']}: {fixup['why']}"
+            for fixup in driver.get("fixups", [])
+            if fixup["state"] == "applied"
+        ],
+        "cache": [
+            _use("base image", base.cached, base.digest, base.built),
+            _use("image", built.cached, built.directory.name, manifest["built"]),
+            *_modules(driver),
+        ],
+        "installers": manifest["provenance"],
+    }
+
+
+def _use(name: str, hit: bool, key: str, created: str) -> dict[str, Any]:
+    """One content-addressed thing."""
+    return {"name": name, "hit": hit, "key": key, "created": created}
+
+
+def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if "cache_key" not in driver:
+        return []
+    hit = driver["cache"] == "hit"
+    return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
