@@ -41,6 +41,8 @@ def files() -> dict[str, str]:
         "etc/systemd/system/airlock-agent.service": AGENT_UNIT,
         # systemd gives a device 90 seconds; an emulated machine on a busy computer needs more.
         f"etc/systemd/system/{DEVICE}.d/lab.conf": "[Unit]\nJobRunningTimeoutSec=infinity\n",
+        # 90 seconds are plenty for a machine, and few for one that is emulated on a busy computer.
+        "etc/systemd/system/airlock-proxy.service.d/lab.conf": "[Service]\nTimeoutStartSec=600\n",
         # The prime numbers of an RSA key take a minute without hardware acceleration.
         "etc/systemd/system/airlock-ssh-hostkeys.service.d/lab.conf": (
             "[Service]\nExecStart=\n"
