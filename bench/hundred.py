@@ -65,7 +65,7 @@ def by_testinfra(host: Any, names: list[str]) -> dict[str, str]:
             for line in host.file("/etc/resolv.conf").content_string.splitlines()
             if line.startswith("nameserver")
         ),
-        "cards": lambda: ",".join(sorted(host.file("/sys/class/net").listdir())),
+        "cards": lambda: ",".join(sorted({*host.file("/sys/class/net").listdir()} - {"lo"})),
         "mac0": lambda: host.file("/sys/class/net/eth0/address").content_string.strip(),
         "mac1": lambda: host.file("/sys/class/net/eth1/address").content_string.strip(),
         "default_route": lambda: host.check_output("ip -4 route show default").split()[2],
