@@ -8,12 +8,13 @@ a directory that only its owner can enter. A connection that closes gives up the
 
 from __future__ import annotations
 
-import json
 import socket
 import socketserver
 import threading
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.errors import AirlockError, InfraError
 from harness.pool import Pool
@@ -39,7 +40,7 @@ class _Handler(socketserver.StreamRequestHandler):
         held: set[str] = set()
         try:
             for line in self.rfile:
-                ask = json.loads(line)
+                ask = msgspec.json.decode(line)
                 try:
                     answer = {"ok": True, "result": self._answer(ask, held)}
                 except Exception as error:  # a bug here must not end the run
@@ -48,7 +49,7 @@ class _Handler(socketserver.StreamRequestHandler):
                     if not answer["ok"]:
                         self.server.pool.lose(f"{ask['do']}: {answer['message']}")
                     continue
-                self.wfile.write(json.dumps(answer).encode() + b"\n")
+                self.wfile.write(msgspec.json.encode(answer) + b"\n")
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
@@ -144,14 +145,14 @@ class Client:
     def ask(self, do: str, **values: Any) -> Any:
         """One request. Raises ``Unavailable`` with the broker's kind, message and hint."""
         try:
-            self._stream.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            self._stream.write(msgspec.json.encode({"do": do, **values}) + b"\n")
             self._stream.flush()
             line = self._stream.readline()
         except OSError as error:
             raise InfraError(f"the run has gone away: {error}") from error
         if not line:
             raise InfraError("the run has gone away")
-        answer = json.loads(line)
+        answer = msgspec.json.decode(line)
         if answer["ok"]:
             return answer["result"]
         raise Unavailable(answer["kind"], answer["message"], answer["hint"])
@@ -159,7 +160,7 @@ class Client:
     def tell(self, do: str, **values: Any) -> None:
         """One request that is done in its turn and has no answer."""
         try:
-            self._stream.write(json.dumps({"do": do, **values, "quiet": True}).encode() + b"\n")
+            self._stream.write(msgspec.json.encode({"do": do, **values, "quiet": True}) + b"\n")
             self._stream.flush()
         except OSError as error:
             raise InfraError(f"the run has gone away: {error}") from error

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("console_patterns.toml")
 #: What of a capsule is a console or a journal. Of a build log nothing: it is no node's.
-FILES = ("serial*.log", "console*.log", "boot-console.log", "journal.txt")
+_IS_LOG = re.compile(r"serial.*\.log|(?:boot-)?console\.log|journal\.txt")
 #: Lines of evidence per pattern, and what one of them may come to.
 LINES, WIDTH = 12, 400
 #: Bytes read of one file; a console that is larger is looked at from its end.
@@ -194,8 +194,9 @@ def _compile(path: Path, text: str, regex: str, header: str, nth: int) -> re.Pat
 
 
 def _files(capsule: Path) -> list[Path]:
-    found = {path for pattern in FILES for path in capsule.glob(pattern)}
-    return sorted(path for path in found if path.is_file())
+    if not capsule.is_dir():
+        return []
+    return sorted(path for path in capsule.iterdir() if _IS_LOG.fullmatch(path.name))
 
 
 def _text(path: Path) -> str:

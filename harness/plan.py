@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.catalog import CONFORMANCE
 from harness.cells import Cell
@@ -13,7 +14,9 @@ from harness.durations import measured
 from harness.providers.base import Provider
 from harness.providers.registry import load
 from harness.requirements import unmet
-from harness.results import Results
+
+if TYPE_CHECKING:
+    from harness.results import Results
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ def plan(cells: Sequence[Cell], conformance: Path = CONFORMANCE) -> list[Planned
     providers: dict[str, Provider] = {}
     planned = []
     took = measured()
-    results = Results(conformance) if any(cell.inherit for cell in cells) else None
+    results = None
+    if any(cell.inherit for cell in cells):
+        from harness.results import Results  # the report's model costs a plan too much
+
+        results = Results(conformance)
     for cell in cells:
         if cell.provider not in providers:
             providers[cell.provider] = load(cell.provider)

@@ -5,6 +5,8 @@
     ["debian-12+proxy-intercept+driver"]
     behaviour = "slow"        # see BEHAVIOURS
     seconds = 2.0             # how long it takes to come up
+    serial = ["a line"]       # what its console says besides
+    pause = "boot"            # the stage that it does not come out of, see STAGES
     [ "debian-12+proxy-intercept+driver".facts ]
     "secure_boot.enabled" = false
 """
@@ -15,7 +17,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,10 @@ BEHAVIOURS = {
     "dies": "answers once, with its facts, and is then gone",
     "stale": "answers with the facts of an earlier exchange",
 }
-KEYS = ("behaviour", "seconds", "facts", "memory_mb", "disk_mb", "child")
+#: Where ``pause`` stops a cell for a minute, so that the harness can be killed there.
+STAGES = ("build", "boot", "facts", "end")
+PAUSE = 60.0
+KEYS = ("behaviour", "seconds", "facts", "memory_mb", "disk_mb", "child", "serial", "pause")
 
 
 class Fake:
@@ -90,7 +95,9 @@ class Fake:
             (job.capsule / "child.pid").write_text(str(child.pid))
         else:
             child = None
+        pause = script.get("pause", "")
         with job.phase("build", "pretending to build"):
+            _pause(job.capsule, "build", pause)
             if behaviour == "refuses":
                 raise Refused(Refusal("fake.refusal", "the fake refuses", "choose another"))
             if behaviour == "install-fails":
@@ -100,7 +107,9 @@ class Fake:
             if behaviour == "bug":
                 raise ZeroDivisionError("a bug in the fake provider")
         with job.phase("boot", "pretending to boot"):
-            serial.write_text("fake firmware\nfake kernel: Linux version 0.0\n")
+            said = ["fake firmware", *script.get("serial", ()), "fake kernel: Linux version 0.0"]
+            serial.write_text("\n".join(said) + "\n")
+            _pause(job.capsule, "boot", pause)
             deadline = time.monotonic() + float(script.get("seconds", 0.0))
             while time.monotonic() < deadline:
                 job.check()
@@ -113,7 +122,8 @@ class Fake:
         for path, value in script.get("facts", {}).items():
             _set(facts, path, value)
         job.record.provenance["kernel"] = facts["kernel"]["release"]
-        return FakeRunning(good, FakeTransport(facts, behaviour), child)
+        transport = FakeTransport(facts, behaviour)
+        return FakeRunning(good, transport, child, lambda at: _pause(job.capsule, at, pause))
 
     def close(self) -> None:
         """Nothing is shared."""
@@ -160,7 +170,9 @@ class FakeRunning:
         good: Mapping[str, Any],
         transport: FakeTransport,
         child: subprocess.Popen[bytes] | None,
+        reached: Callable[[str], None],
     ) -> None:
+        self._reached = reached
         self._child = child
         self._ledger: dict[str, Any] = good["ledger"]
         self.transport = transport
@@ -168,6 +180,7 @@ class FakeRunning:
 
     def exercise(self) -> None:
         """The facts hold the answers already."""
+        self._reached("facts")
 
     def ledger(self) -> dict[str, Any]:
         """A good ledger."""
@@ -176,6 +189,7 @@ class FakeRunning:
     def keep_evidence(self, capsule: Path) -> None:
         """The serial console is there already."""
         del capsule
+        self._reached("end")
 
     def down(self) -> None:
         """End the child, if there is one."""
@@ -196,6 +210,12 @@ def _good_text() -> bytes:
     return Path(__file__).with_name("fake_node.json").read_bytes()
 
 
+def _pause(capsule: Path, stage: str, script: str) -> None:
+    if stage == script:
+        (capsule / f"paused-{stage}").touch()
+        time.sleep(PAUSE)
+
+
 def _set(facts: dict[str, Any], path: str, value: Any) -> None:
     *above, last = path.split(".")
     for step in above:
@@ -212,4 +232,6 @@ def _read_script(path: Path) -> dict[str, Any]:
             raise UsageError(
                 f"{path}: unknown behaviour {behaviour!r}", hint=nearest(behaviour, BEHAVIOURS)
             )
+        if (stage := table.get("pause", "boot")) not in STAGES:
+            raise UsageError(f"{path}: unknown stage {stage!r}", hint=nearest(stage, STAGES))
     return script

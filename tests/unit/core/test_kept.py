@@ -26,8 +26,7 @@ def keep(bench: Bench, *words: str, child: bool = True) -> tuple[int, str]:
     """A run of two cells with ``--keep``, the second of which fails."""
     started = "child = true\n" if child else ""
     bench.script.write_text(
-        f'["{AUTH}"]\n{started}["{TRIXIE}"]\n{started}'
-        f'["{TRIXIE}".facts]\n"os.id" = "slackware"\n'
+        f'["{AUTH}"]\n{started}["{TRIXIE}"]\n{started}["{TRIXIE}".facts]\n"os.id" = "slackware"\n'
     )
     return bench.run("-k", "proxy-auth or debian-13", "--keep", *words)
 
