@@ -172,7 +172,12 @@ def start(order: Order, say: Callable[[str, str], None]) -> Held:
             say(said["phase"], said["line"])
     except BaseException:
         holder.terminate()
-        holder.wait(ENDING)
+        try:
+            holder.wait(ENDING)
+        except subprocess.TimeoutExpired:  # deep in a build, which looks up seldom
+            holder.kill()
+            holder.wait()
+            sweep()
         raise
     finally:
         holder.stdout.close()

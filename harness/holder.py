@@ -52,7 +52,8 @@ def main() -> int:
             _let_go()
             ending.wait()
     except AirlockError as error:
-        _tell({"error": error.message, "hint": error.hint, "exit": int(error.exit)})
+        with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
+            _tell({"error": error.message, "hint": error.hint, "exit": int(error.exit)})
         return int(error.exit)
     return 0
 
