@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -141,7 +142,15 @@ class TestProxy:
         assert facts["apt"]["Acquire::http::Proxy::origin.test"] == "DIRECT"
         for tool in ("curl", "wget", "git", "pip"):
             assert any(shown in line for line in facts[tool]), tool
-        assert facts["credential_files"] == sorted(dialect.path for dialect in written)
+        read = {"/etc/environment", "/etc/pip.conf", "/etc/wgetrc", "/etc/gitconfig"}
+        assert read <= set(facts["credential_files"]) <= {dialect.path for dialect in written}
+
+    def test_files_that_the_installer_reports_are_listed_too(self, tmp_path: Path) -> None:
+        """Maven's settings and boto's hold a credential in no form that shows it to be one."""
+        listed = {"credential_files": ["/etc/boto.cfg"]}
+        state = {"installers": {"proxy": {"provenance": listed}}}
+        put(tmp_path, "/var/lib/airlock/state.json", json.dumps(state))
+        assert proxy.collect(Reader(str(tmp_path)))["credential_files"] == ["/etc/boto.cfg"]
 
     def test_apt_blocks_are_read(self) -> None:
         text = 'Acquire {\n  http { Proxy "http://a:1"; Proxy::b.org "DIRECT"; };\n};\nAPT::X "y";'
