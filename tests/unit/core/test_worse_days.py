@@ -193,7 +193,7 @@ def test_a_kept_node_gives_way_when_nothing_else_does(run: RunRecord) -> None:
         run.path / "c",
         options=Options(keep=Keep.ALWAYS),
         admission=Admission(100, 9),
-        listener=lambda name, phase, line: said.append((name, line)),
+        listener=lambda name, _phase, line: said.append((name, line)),
     )
     first, second = cell("a").id, cell("b").id
     pool.acquire(first)
