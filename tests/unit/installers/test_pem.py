@@ -71,6 +71,8 @@ def test_missing_key_usage_is_noted() -> None:
         (make(key=dsa.generate_private_key(2048)).pem, "of a kind"),
         (GOOD.pem + make("Leaf", ca=False).pem, r"certificate 2 \(Leaf\) is not a CA"),
     ],
+    # Certificates are new each time, and xdist's workers must agree on the names of tests.
+    ids=lambda value: value if isinstance(value, str) else "pem",
 )
 def test_refused(data: bytes, what: str) -> None:
     with pytest.raises(NodeError, match=what) as caught:
