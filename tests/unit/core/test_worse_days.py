@@ -15,13 +15,13 @@ import pytest
 
 from harness import pool as pools
 from harness.admission import Admission
+from harness.errors import InfraError
 from harness.pool import Pool
 from harness.providers.base import Job, Keep, Options
 from harness.providers.fake import STAGES, Fake, FakeRunning
 from harness.state import RunRecord
 from harness.station import Unavailable
 from harness.transports.agent import AgentTransport
-from harness.transports.base import TransportError
 from tests.unit.core.test_bad_days import SECONDS, alive, belongs_to, wait_for
 from tests.unit.core.test_pool import cell
 from tests.unit.core.workbench import AUTH, Bench, outcomes
@@ -172,7 +172,7 @@ def test_a_node_that_hangs_in_a_check_is_broken_from_then_on(
     pool = Pool([cell("a")], {"fake": provider}, run, run.path / "c", admission=Admission(9, 9))
     name = cell("a").id
     pool.acquire(name)
-    with pytest.raises(TransportError):
+    with pytest.raises(InfraError, match=r"not done within 0\.5 s"):
         pool.call(name, "ping", 0.5, {})
     with pytest.raises(Unavailable) as caught:
         pool.acquire(name)
@@ -193,7 +193,7 @@ def test_a_kept_node_gives_way_when_nothing_else_does(run: RunRecord) -> None:
         run.path / "c",
         options=Options(keep=Keep.ALWAYS),
         admission=Admission(100, 9),
-        listener=lambda name, _phase, line: said.append((name, line)),
+        listener=lambda name, _, line: said.append((name, line)),
     )
     first, second = cell("a").id, cell("b").id
     pool.acquire(first)

@@ -64,7 +64,9 @@ def test_not_a_report(data: bytes) -> None:
 
 def test_future_schema_is_called_newer_not_broken() -> None:
     data = _edited(lambda d: d.update(schema_version=SCHEMA_VERSION + 1, new_field=[1]))
-    with pytest.raises(ReportError, match=r"schema version 2; .* newer Airlock"):
+    with pytest.raises(
+        ReportError, match=rf"schema version {SCHEMA_VERSION + 1}; .* newer Airlock"
+    ):
         decode_report(data)
 
 
@@ -160,3 +162,15 @@ def test_bytes_that_were_no_text_are_spelled_out(tmp_path: Path) -> None:
     report = build_report(make_run(), [make_cell(verdict="fail", checks=[check])])
     back: Report = read_report(write_report(report, tmp_path))
     assert back.cells[0].checks[0].message == "caf\\udce9"
+
+
+def test_a_report_of_the_first_schema_is_still_read() -> None:
+    def older(document: dict[str, Any]) -> None:
+        document["schema_version"] = 1
+        del document["summary"]["cells"]["inherited"]
+        for cell in document["cells"]:
+            del cell["inherited"]
+
+    report = decode_report(_edited(older))
+    assert report.schema_version == 1
+    assert all(cell.inherited is None for cell in report.cells)

@@ -119,6 +119,7 @@ def test_summary_counts() -> None:
             "not_run": 1,
             "fine": 3,
             "simulated": 1,
+            "inherited": 0,
         },
         "checks": {
             "total": 36,
