@@ -67,7 +67,7 @@ def test_without_a_proxy_there_is_no_way_to_one(machine: vm.Machine) -> None:
 def test_memory_is_shared_while_prepared_and_private_in_a_fork(machine: vm.Machine) -> None:
     ram = machine.directory / "ram"
     prepared = vm.Machine(**{**vars(machine), "ram": ram})
-    fork = vm.Machine(**{**vars(machine), "ram": ram, "fork": True})
+    fork = vm.Machine(**{**vars(machine), "ram": ram, "start": "incoming"})
     assert any(word.endswith("share=on") for word in prepared.arguments())
     assert any(word.endswith("share=off") for word in fork.arguments())
     assert "defer" in fork.arguments()
