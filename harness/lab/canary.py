@@ -35,6 +35,26 @@ def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
     return [{"name": wanted[form], "offset": offset} for form, offset in sorted(found.items())]
 
 
+def blacken(directory: Path, secrets: Mapping[str, bytes]) -> list[str]:
+    """Overwrite the secrets in the files of a directory; returns the names of those files.
+
+    Evidence holds what a node really sent: a capture has the proxy's password, in the header that
+    every request carries. Lengths stay as they are, so that captures can still be read.
+    """
+    wanted = {form for secret in secrets.values() for form in forms(secret).values()}
+    touched = []
+    for path in sorted(directory.iterdir()):
+        if not path.is_file() or path.is_symlink():
+            continue
+        data = clean = path.read_bytes()
+        for form in wanted:
+            clean = clean.replace(form, b"*" * len(form))
+        if clean != data:
+            path.write_bytes(clean)
+            touched.append(path.name)
+    return touched
+
+
 def _data(fd: int) -> Iterator[tuple[int, int]]:
     """The extents of a file that hold data (lseek(2), SEEK_DATA)."""
     size, at = os.fstat(fd).st_size, 0

@@ -14,7 +14,19 @@ from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
-from harness.lab import base, build, disk, door, firmware, frozen, kvm, provenance, saved, vm
+from harness.lab import (
+    base,
+    build,
+    canary,
+    disk,
+    door,
+    firmware,
+    frozen,
+    kvm,
+    provenance,
+    saved,
+    vm,
+)
 from harness.providers.base import Job
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
@@ -384,6 +396,7 @@ class QemuNode:
         if self._squid is not None:
             rows = self._squid.rows()
             (capsule / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        canary.blacken(capsule, self._secrets())
 
     def down(self) -> None:
         self._transport = None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.lab.canary import search
+from harness.lab.canary import blacken, search
 
 SECRET = b"p@:/%#0123456789abcdef"
 
@@ -49,3 +49,15 @@ def test_a_secret_across_the_edge_of_a_chunk_is_found(
 
 def test_an_image_without_it_is_clean(tmp_path: Path) -> None:
     assert search(image(tmp_path / "disk", 1 << 20, b"nothing here"), {"key": SECRET}) == []
+
+
+def test_evidence_loses_its_secrets_and_keeps_its_length(tmp_path: Path) -> None:
+    """A capture holds the header of every request that a proxy with a password saw."""
+    header = b"Proxy-Authorization: Basic " + base64.b64encode(b"airlock:" + SECRET)
+    capture, other = tmp_path / "card.pcap", tmp_path / "console.log"
+    capture.write_bytes(b"\xd4\xc3" + header + b"\r\n")
+    other.write_bytes(b"nothing")
+    assert blacken(tmp_path, {"password": SECRET}) == ["card.pcap"]
+    assert len(capture.read_bytes()) == len(header) + 4
+    assert search(capture, {"password": SECRET}) == []
+    assert other.read_bytes() == b"nothing"
