@@ -298,15 +298,12 @@ class QemuNode:
             shutil.copy(self._vm.machine.capture, place / "boot.pcap")
 
     def _fork(self, rest: frozen.Frozen) -> None:
-
         job = self._job
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
             frozen.thaw(self._start(machine), rest)
             self.name = f"airlock-{secrets.token_hex(3)}"
-            self._macs.append(
-                "52:54:00:" + ":".join(secrets.token_hex(3)[i : i + 2] for i in (0, 2, 4))
-            )
+            self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))
             self.transport.thaw(self.name, self.mac)
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
@@ -324,7 +321,6 @@ class QemuNode:
 
     @property
     def expect(self) -> Mapping[str, Any]:
-
         scenario = self._job.cell.scenario
         proxied = scenario.proxied
         driver = "driver" in self._job.cell.profile.installers
@@ -382,14 +378,13 @@ class QemuNode:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
         if self._transport is not None:
             with contextlib.suppress(AirlockError, OSError):
-                # Merged: a fork has another machine id than the one its journal began under.
+                # Merged: a fork has another machine id than its journal began under.
                 journal = self._transport.run(["journalctl", "--merge", "--no-pager"], timeout=60)
                 (capsule / "journal.txt").write_bytes(journal.out)
         if self._vm is not None:
-            m = self._vm.machine
-            for path in (m.console, m.capture, m.directory / "qemu.log"):
-                if path.exists():
-                    shutil.copy(path, capsule / path.name)
+            for name in ("console.log", "card.pcap", "qemu.log"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy(self._vm.machine.directory / name, capsule)
         if self._rest is not None:
             for name in ("boot-console.log", "boot.pcap", "boot-requests.json"):
                 shutil.copy(self._rest.directory / name, capsule / name)
@@ -399,8 +394,6 @@ class QemuNode:
         canary.blacken(capsule, self._secrets())
 
     def down(self) -> None:
-        self._transport = None
-        self._vm = None
-        self._squid = None
+        self._transport = self._vm = self._squid = None
         with contextlib.suppress(Exception):  # the pool must get its room back whatever happens
             self._stack.close()
