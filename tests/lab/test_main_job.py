@@ -33,6 +33,20 @@ def airlock(*words: str, timeout: float = 1500) -> subprocess.CompletedProcess[s
     )
 
 
+def started(*words: str) -> subprocess.Popen[str]:
+    """A run whose progress (stderr) and result (stdout) are read together.
+
+    Whoever is started in the background of a shell inherits an ignored SIGINT: not these.
+    """
+    return subprocess.Popen(
+        ["env", "--default-signal=INT", *AIRLOCK, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def report(out: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((out / "latest/report.json").read_text())
     return value
@@ -145,12 +159,7 @@ def test_a_sabotage_fails_its_check_its_dependants_and_no_other(tmp_path: Path) 
 
 
 def test_killing_a_run_leaves_nothing_that_the_next_one_does_not_clean(tmp_path: Path) -> None:
-    run = subprocess.Popen(
-        [*AIRLOCK, "run", *ONE, "--out", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    run = started("run", *ONE, "--out", str(tmp_path))
     assert run.stdout is not None
     for line in run.stdout:
         if ": checks" in line or ": exercise" in line:
@@ -168,9 +177,7 @@ def test_killing_a_run_leaves_nothing_that_the_next_one_does_not_clean(tmp_path:
 
 
 def test_ctrl_c_writes_a_report_of_what_ran_and_leaves_nothing(tmp_path: Path) -> None:
-    run = subprocess.Popen(
-        [*AIRLOCK, "run", *ONE, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    run = started("run", *ONE, "--out", str(tmp_path))
     assert run.stdout is not None
     for line in run.stdout:
         if ": exercise" in line or ": fork" in line:

@@ -264,7 +264,8 @@ with running:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
 def test_an_owner_that_is_killed_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, tmp_path, state()],
+        # What is started in the background of a shell inherits an ignored SIGINT.
+        ["env", "--default-signal=INT", sys.executable, "-c", OWNER, tmp_path, state()],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
