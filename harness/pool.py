@@ -73,6 +73,8 @@ class Station:
     simulated: bool = False
     trouble: Unavailable | None = None
     refusal: Refusal | None = None
+    #: What a failed installer gave as the cause, a code; empty if none did.
+    cause: str = ""
     #: pytest's node id -> what its check is (promised) and what became of it (checks).
     promised: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -135,7 +137,9 @@ class Pool:
         sabotage: Sabotage | None = None,
         listener: Listener = lambda *_: None,
         admission: Admission | None = None,
+        hold: bool = False,
     ) -> None:
+        """``hold``: nodes stay up until the end, for who wants to look at them."""
         self.stations = {
             cell.id: Station(cell, capsules / cell.id, run.scratch / str(number))
             for number, cell in enumerate(cells)
@@ -150,6 +154,7 @@ class Pool:
         self._sabotage = sabotage
         self._listener = listener
         self._admission = admission or machine_budget()
+        self._hold = hold
 
     def acquire(self, cell_id: str) -> Station:
         """The station of a cell whose node is up and whose facts are there. Blocks meanwhile.
@@ -185,6 +190,8 @@ class Pool:
     def release(self, cell_id: str) -> None:
         """The cell's last check is done: keep its evidence, end its node."""
         station = self.stations[cell_id]
+        if self._hold:
+            return
         with station.lock:
             self._end(station)
 
@@ -267,6 +274,7 @@ class Pool:
             station.refusal = error.refusal
             trouble = Unavailable("refused", error.message, error.hint)
         except NodeFailed as error:
+            station.cause = error.cause
             trouble = Unavailable("failed", error.message, error.hint)
         except Stopped as error:
             trouble = Unavailable("stopped", error.message)

@@ -25,7 +25,7 @@ from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
 from harness.errors import InfraError, NothingToDo, UsageError
-from harness.pool import Pool
+from harness.pool import Pool, Station
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
 from harness.sabotage import Sabotage
@@ -48,7 +48,8 @@ class Request:
     """What a run is asked to do.
 
     ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
-    pytest's ``-k`` over node ids, which hold cell and check.
+    pytest's ``-k`` over node ids, which hold cell and check. ``visit`` is called with each cell
+    after its checks, while its node (if it has one) is still up, and may use the terminal.
     """
 
     cells: Sequence[Cell]
@@ -60,6 +61,7 @@ class Request:
     keyword: str = ""
     conformance: Path = CONFORMANCE
     providers: Mapping[str, Provider] = field(default_factory=dict)
+    visit: Callable[[Station], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def run(request: Request) -> Outcome:
     started = datetime.now(UTC)
     wanted = _keyword_matcher(request.keyword)
     with ExitStack() as stack:
-        console = stack.enter_context(open_console(cell.id for cell in request.cells))
+        screen = stack.enter_context(ExitStack())
+        console = screen.enter_context(open_console(cell.id for cell in request.cells))
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
@@ -99,6 +102,7 @@ def run(request: Request) -> Outcome:
             options=request.options,
             sabotage=request.sabotage,
             listener=console.cell,
+            hold=request.visit is not None,
         )
         # Whatever happens below: no node outlives the run.
         stack.callback(end_children, record.id, record.owned)
@@ -108,6 +112,10 @@ def run(request: Request) -> Outcome:
         cause = ""
         if tried:
             cause = _check(request, broker, directory, brake, len(tried))
+        if request.visit and not brake.pulled:
+            screen.close()
+            for station in pool.stations.values():
+                request.visit(station)
         pool.close()
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)

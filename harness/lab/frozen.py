@@ -116,6 +116,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "accelerator": machine.accelerator,
         "memory": machine.memory,
         "cores": machine.cores,
+        **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
         "format": 3,
     }
 

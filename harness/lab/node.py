@@ -9,24 +9,24 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
-from harness.lab import base, build, disk, firmware, frozen, kvm, vm
+from harness.lab import base, build, disk, firmware, frozen, kvm, surroundings, vm
 from harness.providers.base import Job
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
 
 if TYPE_CHECKING:
     from fixtures.daemons import SquidInstall
+    from fixtures.google import Google
     from fixtures.metadata import MetadataServer
     from fixtures.origin import Origin
     from fixtures.pki import Authority
-    from fixtures.squid import Squid
+    from fixtures.scenarios import Scenario
+    from harness.lab.surroundings import AnyProxy
 
 _READY_SECONDS = 420.0  # a cold boot takes 50 s on a busy machine without KVM
-_USER = "airlock"
 
 
 def proxy_password(directory: Path) -> str:
@@ -62,11 +62,13 @@ class QemuNode:
         self._stack = contextlib.ExitStack()
         self._built: build.Built | None = None
         self._vm: vm.VirtualMachine | None = None
-        self._squid: Squid | None = None
+        self._proxy: AnyProxy | None = None
+        self._google: Google | None = None
         self._metadata: MetadataServer | None = None
         self._transport: AgentTransport | None = None
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
+        self._doors: dict[str, str] | None = None
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self._macs = [at.MAC]
 
@@ -87,35 +89,17 @@ class QemuNode:
         self._build(found, node_file)
         self._boot()
 
-    def _proxy(self, directory: Path) -> Squid:
+    def _make_proxy(self, directory: Path, scenario: Scenario) -> AnyProxy:
         """A proxy of this cell, with a ledger of its own."""
-        from fixtures import origin
-        from fixtures.squid import Squid
-
         if self._install is None:
             raise InfraError("no proxy was unpacked")
-        scenario = self._job.cell.scenario
-        users = {_USER: proxy_password(keys_dir())} if scenario.auth == "basic" else {}
-        return Squid(
-            directory,
-            self._install,
-            self._authority,
-            hosts={origin.NAME: "127.0.0.1"},
-            intercept=scenario.intercept,
-            users=users,
-            connect_ports=[self._origin.https_port, self._origin.http_port],
+        users = surroundings.users(scenario, proxy_password(keys_dir()))
+        return surroundings.make_proxy(
+            scenario, directory, self._install, self._authority, self._origin, users
         )
 
     def _proxy_value(self) -> str | None:
-        """The value of the metadata keys: what a customer writes there."""
-
-        scenario = self._job.cell.scenario
-        if not scenario.proxied:
-            return None
-        if scenario.auth != "basic":
-            return f"{at.PROXY}:{at.PROXY_PORT}"
-        secret = quote(proxy_password(keys_dir()), safe="")
-        return f"http://{_USER}:{secret}@{at.PROXY}:{at.PROXY_PORT}"
+        return surroundings.proxy_value(self._job.cell.scenario, proxy_password(keys_dir()))
 
     def _build(self, found: Any, node_file: Any) -> None:
 
@@ -125,7 +109,8 @@ class QemuNode:
             found,
             node_file=node_file,
             authority=self._authority,
-            start_proxy=self._proxy,
+            start_proxy=lambda where: self._make_proxy(where, job.cell.scenario.while_built),
+            origin=self._origin,
             proxy=self._proxy_value(),
             secrets=self._secrets(),
         )
@@ -159,17 +144,27 @@ class QemuNode:
         """A machine that is ready: booted now, or a fork of one that was booted before."""
         from fixtures.metadata import MetadataServer
 
-        job = self._job
-        if job.cell.scenario.proxied:
-            directory = job.owned.directory(job.scratch / "squid", "proxy")
-            self._squid = self._stack.enter_context(self._proxy(directory))
+        job, scenario = self._job, self._job.cell.scenario
+        if scenario.proxied:
+            self._proxy = self._start_proxy("proxy", scenario.ordered)
         values = build.attributes(job, self._proxy_value(), build=False)
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
+        if scenario.google.direct:
+            self._google = self._stack.enter_context(surroundings.make_google(self._authority))
         if job.options.boot_anew:
-            self._power_on(job.scratch)
+            running = self._power_on(job.scratch)
         else:
-            self._fork(self._frozen(values))
+            rest = self._frozen(values)
+            if scenario != scenario.ordered:
+                self._proxy, self._own_rows = self._start_proxy("faulty", scenario), 0
+            running = self._fork(rest)
         job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+        with job.phase("arrange", scenario.title):
+            surroundings.arrange(scenario, running, self.transport, self._authority, self._origin)
+
+    def _start_proxy(self, name: str, scenario: Scenario) -> AnyProxy:
+        directory = self._job.owned.directory(self._job.scratch / name, "proxy")
+        return self._stack.enter_context(self._make_proxy(directory, scenario))
 
     def _machine(self, place: Path, ram: Path | None = None) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""
@@ -184,8 +179,11 @@ class QemuNode:
             esp=self._built.esp,
             firmware=firmware.find(),
             variables=place / "vars.fd",
-            proxy_port=self._squid.port if self._squid else None,
+            proxy_port=self._proxy.port if self._proxy else None,
             metadata_port=self._metadata.port,
+            google_port=self._google.port if self._google else None,
+            doors=self._doors,
+            volume_mb=self._job.cell.scenario.volume.size_mb,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
             ram=ram,
@@ -210,7 +208,8 @@ class QemuNode:
             machine = self._machine(place, ram)
             certificate = job.scratch / "signing.pem"
             certificate.write_bytes(self._authority.module.pem)
-            firmware.enroll(machine.firmware, [certificate], machine.variables)
+            known = [certificate] if job.cell.scenario.firmware.certificate else []
+            firmware.enroll(machine.firmware, known, machine.variables)
             disk.make_overlay(built.root, machine.root)
             running = self._start(machine)
             try:
@@ -230,12 +229,13 @@ class QemuNode:
         if built is None:
             raise InfraError("nothing was built")
         machine = self._machine(job.scratch)
+        known = job.cell.scenario.firmware.certificate
         key = base.canonical(
             {
                 "image": built.directory.name,
                 "metadata": dict(values),
                 "machine": frozen.signature(machine),
-                "certificate": self._authority.module.sha256,
+                "certificate": self._authority.module.sha256 if known else None,
             }
         )
         directory = cache_dir("frozen") / key[:32]
@@ -247,24 +247,30 @@ class QemuNode:
                     self._keep_boot(place)
                     found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
                     self.transport.close()
-                    self._own_rows = len(self._squid.rows()) if self._squid else 0
+                    self._own_rows = len(self._proxy.rows()) if self._proxy else 0
                     return found
         return found
 
     def _keep_boot(self, place: Path) -> None:
         """The evidence of the boot goes with the frozen machine."""
-        rows = self._squid.rows() if self._squid else []
+        rows = self._proxy.rows() if self._proxy else []
         (place / "boot-requests.json").write_text(json.dumps(rows))
         if self._vm is not None:
             shutil.copy(self._vm.machine.console, place / "boot-console.log")
             shutil.copy(self._vm.machine.capture, place / "boot.pcap")
 
-    def _fork(self, rest: frozen.Frozen) -> None:
+    def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
 
         job = self._job
+        if job.cell.scenario.network == "dropped":
+            ports = {"proxy": self._proxy, "metadata": self._metadata, "google": self._google}
+            self._doors = surroundings.doors(
+                self._stack, job.scratch, {name: s.port for name, s in ports.items() if s}
+            )
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
-            frozen.thaw(self._start(machine), rest)
+            running = self._start(machine)
+            frozen.thaw(running, rest)
             name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append(
                 "52:54:00:" + ":".join(secrets.token_hex(3)[i : i + 2] for i in (0, 2, 4))
@@ -272,6 +278,7 @@ class QemuNode:
             self.transport.thaw(name, self._macs[-1])
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
+        return running
 
     @property
     def transport(self) -> AgentTransport:
@@ -285,8 +292,9 @@ class QemuNode:
         scenario = self._job.cell.scenario
         proxied = scenario.proxied
         driver = "driver" in self._job.cell.profile.installers
+        ca = self._authority.signing_ca(scenario.trust.ca)
         return {
-            "ca_sha256": self._authority.proxy.sha256 if scenario.intercept else None,
+            "ca_sha256": ca.sha256 if scenario.intercept else None,
             "cert_sha256": self._authority.module.sha256 if driver else None,
             "cert_cn": self._authority.module.common_name,
             "boot_kernel": self._built.manifest["kernel"] if self._built else None,
@@ -297,6 +305,9 @@ class QemuNode:
             "intercept": scenario.intercept,
             "auth": scenario.auth == "basic",
             "gpu": False,
+            "ports": list(scenario.needs.ports),
+            "glibc": scenario.needs.glibc or None,
+            "google_url": surroundings.OBJECT_URL if scenario.google.direct else None,
         }
 
     def exercise(self) -> None:
@@ -307,7 +318,12 @@ class QemuNode:
             stranger = self._built.stranger("nvidia.ko").read_bytes()
             self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
-        self.transport.hygiene(list(self._secrets().values()))
+        if not self._job.options.reproducing:
+            self.transport.hygiene(list(self._secrets().values()))
+
+    def symptom(self) -> str:
+        """What a customer sees, on this node."""
+        return surroundings.symptom(self._job.cell.scenario, self.transport, self._origin)
 
     def _secrets(self) -> dict[str, bytes]:
         """Name -> bytes that must be nowhere in the image."""
@@ -326,14 +342,15 @@ class QemuNode:
 
         if self._vm is None:
             raise InfraError("the node is not up")
-        rows = self._squid.rows()[self._own_rows :] if self._squid else []
+        rows = self._proxy.rows()[self._own_rows :] if self._proxy else []
         files = [self._vm.machine.capture]
         if self._rest is not None:
             rows = json.loads((self._rest.directory / "boot-requests.json").read_text()) + rows
             files.append(self._rest.directory / "boot.pcap")
         allowed = at.peers(*self._macs)
         seen = [capture.classify(capture.read(file), allowed) for file in files]
-        return summarise(rows, seen) | {"build": self._job.record.build}
+        direct = len(self._google.requests) if self._google else 0
+        return summarise(rows, seen, google_direct=direct) | {"build": self._job.record.build}
 
     def keep_evidence(self, capsule: Path) -> None:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
@@ -350,13 +367,13 @@ class QemuNode:
         if self._rest is not None:
             for name in ("boot-console.log", "boot.pcap", "boot-requests.json"):
                 shutil.copy(self._rest.directory / name, capsule / name)
-        if self._squid is not None:
-            rows = self._squid.rows()
+        if self._proxy is not None:
+            rows = self._proxy.rows()
             (capsule / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
     def down(self) -> None:
         self._transport = None
         self._vm = None
-        self._squid = None
+        self._proxy = None
         with contextlib.suppress(Exception):  # the pool must get its room back whatever happens
             self._stack.close()
