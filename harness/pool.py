@@ -317,6 +317,8 @@ class Pool:
                     "the facts do not echo the nonce: they are not of this exchange",
                     hint="the channel answered with something stale",
                 )
+            # The node's clock can only be judged beside another that was read at that moment.
+            facts["received"] = time.time()
         station.expect = dict(running.expect)
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)

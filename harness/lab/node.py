@@ -305,6 +305,7 @@ class QemuNode:
             "intercept": scenario.intercept,
             "auth": scenario.auth == "basic",
             "gpu": False,
+            "refuses": True,
             "ports": list(scenario.needs.ports),
             "glibc": scenario.needs.glibc or None,
             "google_url": surroundings.OBJECT_URL if scenario.google.direct else None,
