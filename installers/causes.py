@@ -37,7 +37,7 @@ _KNOWN = (
     ),
     (
         "proxy.credentials",
-        r"(?:HTTP/1\.[01] |response |error: )?\b407\b(?: +Proxy Authentication Required)?",
+        r"\b407 +Proxy Auth|response 407|HTTP/1\.[01] 407|HTTP code 407 from proxy",
         "put user and password into the metadata's proxy URL, percent-encoded",
     ),
     (

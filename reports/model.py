@@ -93,6 +93,7 @@ class Problem(Record, frozen=True):
 
     what: str
     remedy: str = ""
+    cause: str = ""
 
 
 class Refusal(Record, frozen=True):

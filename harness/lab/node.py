@@ -50,6 +50,11 @@ def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
 
 
+def _beside(directory: Path) -> Path:
+    """Where a frozen machine goes that nobody shall find by its key."""
+    return directory.with_name(f"degraded-{directory.name}")
+
+
 class QemuNode:
     """One virtual machine with its proxy and metadata server."""
 
@@ -69,6 +74,7 @@ class QemuNode:
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
         self._doors: dict[str, str] | None = None
+        self._state = ""  # systemd's word when the machine was ready
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self._macs = [at.MAC]
 
@@ -219,7 +225,8 @@ class QemuNode:
             except InfraError as e:
                 tail = running.console_tail(8).replace("\n", " | ")
                 raise InfraError(f"{e.message}; serial console: {tail}", hint=e.hint) from e
-            job.say("boot", f"ready: {ready.get('state')}")
+            self._state = str(ready.get("state"))
+            job.say("boot", f"ready: {self._state}")
         return running
 
     def _frozen(self, values: Mapping[str, str]) -> frozen.Frozen:
@@ -245,7 +252,9 @@ class QemuNode:
                 if (found := frozen.find(directory)) is None:
                     running = self._power_on(place, ram=place / "ram")
                     self._keep_boot(place)
-                    found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
+                    # A boot that went wrong, on a busy host for one, is not for others to inherit.
+                    kept = directory if self._state == "running" else _beside(directory)
+                    found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
                     self.transport.close()
                     self._own_rows = len(self._proxy.rows()) if self._proxy else 0
                     return found
