@@ -144,7 +144,9 @@ def _dropping() -> list[str]:
     if program is None:
         raise InfraError("unshare is not installed", hint="airlock doctor --fix")
     prepare = (
-        "ip link set lo up && ip link add hole0 type dummy && ip link set hole0 up && "
+        "ip link set lo up && ip link add hole0 type veth peer name hole1 && "
+        # Without ARP and its like nothing has to be asked before a packet can be lost.
+        "ip link set hole0 arp off up && ip link set hole1 up && "
         "ip addr add 198.18.0.1/15 dev hole0 && ip addr add fd00:5::1/64 dev hole0 nodad && "
         "ip route add default dev hole0 && ip -6 route add default dev hole0 && "
     )
