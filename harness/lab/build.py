@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from harness.state import cache_dir
 if TYPE_CHECKING:
     from fixtures.origin import Origin
     from fixtures.pki import Authority, Identity
+    from fixtures.scenarios import Scenario
     from harness.lab.surroundings import AnyProxy
     from harness.pack import Packed
 
@@ -111,8 +112,16 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "disk_mb": job.cell.image.disk_mb,
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
+            **_disorder(job.cell.scenario.while_built),
         }
     )
+
+
+def _disorder(scenario: Scenario) -> dict[str, Any]:
+    """What is wrong with the proxy during the build: an image of better times must not do."""
+    if scenario == scenario.ordered:
+        return {}
+    return {"allow": scenario.proxy.allow, "fault": [asdict(fault) for fault in scenario.fault]}
 
 
 def _given_ca(job: Job, authority: Authority) -> Identity:
