@@ -62,9 +62,9 @@ class Pool:
         sabotage: Sabotage | None = None,
         listener: Listener = lambda *_: None,
         admission: Admission | None = None,
-        hold: bool = False,
+        visited: bool = False,
     ) -> None:
-        """``hold``: nodes stay up until the end, for who wants to look at them."""
+        """``visited``: somebody looks at the nodes when all is checked: they stay up until then."""
         self.stations = {
             cell.id: Station(cell, capsules / cell.id, run.scratch / str(number))
             for number, cell in enumerate(cells)
@@ -81,7 +81,7 @@ class Pool:
         self._sabotage = sabotage
         self._listener = listener
         self._admission = admission or machine_budget()
-        self._hold = hold
+        self._visited = visited
 
     def acquire(self, cell_id: str) -> Station:
         """The station of a cell whose node is up and whose facts are there. Blocks meanwhile.
@@ -117,7 +117,7 @@ class Pool:
     def release(self, cell_id: str) -> None:
         """The cell's last check is done: keep its evidence, end its node."""
         station = self.stations[cell_id]
-        if self._hold:
+        if self._visited:
             return
         with station.lock:
             if self._options.keep is Keep.NEVER or station.running is None:

@@ -116,7 +116,7 @@ def run(request: Request) -> Outcome:
             options=request.options,
             sabotage=request.sabotage,
             listener=console.cell,
-            hold=request.visit is not None,
+            visited=request.visit is not None,
         )
         # Whatever happens below: no node outlives the run, but one that is kept.
         stack.callback(end_children, record.id, record.owned)

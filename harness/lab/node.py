@@ -18,6 +18,7 @@ from harness.lab import (
     build,
     disk,
     door,
+    expected,
     firmware,
     frozen,
     kvm,
@@ -44,15 +45,6 @@ _READY_SECONDS = 900.0
 _WARM_SECONDS = 300.0
 
 
-def proxy_password(directory: Path) -> str:
-    """The lab's proxy password: random, kept, and full of what breaks careless software."""
-    path = directory / "proxy-password"
-    with contextlib.suppress(FileExistsError):
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(f"p@:/%#{secrets.token_hex(8)}")
-    return path.read_text()
-
-
 class QemuNode:
     """One virtual machine with its proxy and metadata server."""
 
@@ -71,7 +63,7 @@ class QemuNode:
         self._transport: AgentTransport | None = None
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
-        self._doors: dict[str, str] | None = None
+        self._outlets: dict[str, str] | None = None
         self._state = ""  # systemd's word when the machine was ready
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self.name = "airlock-node"
@@ -131,11 +123,6 @@ class QemuNode:
         """A way in for people; see ``harness.lab.door``. Asked again it is the same one."""
         if self._vm is None:
             raise InfraError("the node is not up")
-        if self._doors is not None:
-            raise InfraError(
-                "nothing gets into a network that drops everything, ssh neither",
-                hint="airlock reproduce SCENARIO --shell goes another way",
-            )
         if self._door is None:
             self._door = door.open_door(self._vm, self.transport, directory)
         return self._door
@@ -150,16 +137,18 @@ class QemuNode:
         """A proxy of this cell, with a ledger of its own."""
         if self._install is None:
             raise InfraError("no proxy was unpacked")
-        users = surroundings.users(scenario, proxy_password(keys_dir()))
         return surroundings.make_proxy(
-            scenario, directory, self._install, self._authority, self._origin, users
+            scenario, directory, self._install, self._authority, self._origin, self._password
         )
 
+    @property
+    def _password(self) -> str:
+        return surroundings.proxy_password(keys_dir())
+
     def _proxy_value(self) -> str | None:
-        return surroundings.proxy_value(self._job.cell.scenario, proxy_password(keys_dir()))
+        return surroundings.proxy_value(self._job.cell.scenario, self._password)
 
     def _build(self, found: Any, node_file: Any) -> None:
-
         job = self._job
         self._built = build.build(
             job,
@@ -214,15 +203,12 @@ class QemuNode:
 
     def _close_in(self) -> None:
         """In a network that drops, sockets that lead to our services are the machine's only way."""
+        servers = {"proxy": self._proxy, "metadata": self._metadata, "google": self._google}
         if self._job.cell.scenario.network == "dropped":
-            ports = {"proxy": self._proxy, "metadata": self._metadata, "google": self._google}
-            self._doors = surroundings.doors(
-                self._stack, self._job.scratch, {name: s.port for name, s in ports.items() if s}
-            )
+            self._outlets = surroundings.outlets(self._stack, self._job.scratch, servers)
 
     def _machine(self, place: Path) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""
-
         if self._built is None or self._metadata is None:
             raise InfraError("nothing was built")
         accelerator = kvm.accelerator()
@@ -236,14 +222,13 @@ class QemuNode:
             proxy_port=self._proxy.port if self._proxy else None,
             metadata_port=self._metadata.port,
             google_port=self._google.port if self._google else None,
-            doors=self._doors,
+            outlets=self._outlets,
             volume_mb=self._job.cell.scenario.volume.size_mb,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
         )
 
     def _start(self, machine: vm.Machine) -> vm.VirtualMachine:
-
         running = self._stack.enter_context(vm.VirtualMachine(machine))
         self._job.owned.process(running.pid, "virtual machine")
         self._transport = AgentTransport(machine.channel, name=self._job.cell.id)
@@ -253,7 +238,6 @@ class QemuNode:
 
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
         """Boot from the firmware up, and wait for the node's word that it is ready."""
-
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
@@ -278,7 +262,6 @@ class QemuNode:
 
     def _frozen(self, values: Mapping[str, str]) -> frozen.Frozen:
         """The ready machine at rest, from the cache or booted now."""
-
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
@@ -319,7 +302,6 @@ class QemuNode:
             shutil.copy(self._vm.machine.capture, place / "boot.pcap")
 
     def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
-
         job = self._job
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
@@ -347,28 +329,8 @@ class QemuNode:
 
     @property
     def expect(self) -> Mapping[str, Any]:
-
-        scenario = self._job.cell.scenario
-        proxied = scenario.proxied
-        driver = "driver" in self._job.cell.profile.installers
-        ca = self._authority.signing_ca(scenario.trust.ca)
-        return {
-            "ca_sha256": ca.sha256 if scenario.intercept else None,
-            "cert_sha256": self._authority.module.sha256 if driver else None,
-            "cert_cn": self._authority.module.common_name,
-            "boot_kernel": self._built.manifest["kernel"] if self._built else None,
-            "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if proxied else None,
-            "origin_url": self._origin.url,
-            "origin_http_url": self._origin.http_url,
-            "secure_boot": scenario.secure_boot,
-            "intercept": scenario.intercept,
-            "auth": scenario.auth == "basic",
-            "gpu": False,
-            "refuses": True,
-            "ports": list(scenario.needs.ports),
-            "glibc": scenario.needs.glibc or None,
-            "google_url": surroundings.OBJECT_URL if scenario.google.direct else None,
-        }
+        kernel = self._built.manifest["kernel"] if self._built else None
+        return expected.expected(self._job.cell, self._authority, self._origin, kernel)
 
     def exercise(self) -> None:
         """The three controls, the egress probes and the canary search."""
@@ -387,14 +349,7 @@ class QemuNode:
 
     def _secrets(self) -> dict[str, bytes]:
         """Name -> bytes that must be nowhere in the image."""
-        # One line of a key: it is the same in every form the key can be copied in.
-        secrets = {
-            "module signing key": self._authority.module.key_and_cert().splitlines()[2],
-            "proxy CA key": self._authority.proxy.key_and_cert().splitlines()[1],
-        }
-        if self._job.cell.scenario.auth == "basic":
-            secrets["proxy password"] = proxy_password(keys_dir()).encode()
-        return secrets
+        return expected.canaries(self._job.cell.scenario, self._authority, self._password)
 
     def ledger(self) -> dict[str, Any]:
         from fixtures import capture

@@ -6,6 +6,7 @@ The proxy of record is squid. Faults that squid cannot do come from a proxy of o
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shlex
 import socket
 import textwrap
@@ -38,6 +39,13 @@ _SCRIPT_SECONDS = 180.0
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
+class Serving(Protocol):
+    """Whatever listens on the host's loopback."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class AnyProxy(Protocol):
     """A proxy of the lab, as the node's side of it needs it. A context manager."""
 
@@ -57,9 +65,12 @@ def make_proxy(
     install: SquidInstall,
     authority: Authority,
     origin: Origin,
-    users: Mapping[str, str],
+    password: str,
 ) -> AnyProxy:
-    """The scenario's proxy, with a ledger of its own in ``directory``; not yet started."""
+    """The scenario's proxy, with a ledger of its own in ``directory``; not yet started.
+
+    ``password``: the one of USER, where the scenario wants one.
+    """
     from fixtures.faultproxy import FaultProxy
     from fixtures.squid import Squid
 
@@ -82,11 +93,20 @@ def make_proxy(
         authority,
         hosts=hosts,
         intercept=scenario.intercept,
-        users=users,
+        users={USER: password} if scenario.auth == "basic" else {},
         connect_ports=ports,
         ca=ca,
         allow=scenario.proxy.allow,
     )
+
+
+def proxy_password(directory: Path) -> str:
+    """The lab's proxy password: random, kept, and full of what breaks careless software."""
+    path = directory / "proxy-password"
+    with contextlib.suppress(FileExistsError):
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(f"p@:/%#{secrets.token_hex(8)}")
+    return path.read_text()
 
 
 def proxy_value(scenario: Scenario, password: str) -> str | None:
@@ -113,15 +133,19 @@ def symptom(scenario: Scenario, transport: AgentTransport, origin: Origin) -> st
     return said.out.decode(errors="replace")
 
 
-def doors(stack: contextlib.ExitStack, directory: Path, ports: Mapping[str, int]) -> dict[str, str]:
-    """Name -> unix socket that leads to that port of loopback, for whoever has another network."""
+def outlets(
+    stack: contextlib.ExitStack, directory: Path, servers: Mapping[str, Serving | None]
+) -> dict[str, str]:
+    """Name -> unix socket that leads to that server, for whoever has another network than it."""
     found = {}
-    for name, port in ports.items():
-        path = directory / f"{name}.door"
+    for name, server in servers.items():
+        if server is None:
+            continue
+        path = directory / f"{name}.outlet"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(128)
-        stack.enter_context(Relay(listener, ("127.0.0.1", port)))
+        stack.enter_context(Relay(listener, ("127.0.0.1", server.port)))
         found[name] = str(path)
     return found
 
@@ -183,8 +207,3 @@ def make_google(authority: Authority) -> Google:
     from fixtures.google import Google
 
     return Google(authority, {OBJECT: b"airlock object\n"})
-
-
-def users(scenario: Scenario, password: str) -> dict[str, str]:
-    """Who may use the proxy."""
-    return {USER: password} if scenario.auth == "basic" else {}

@@ -41,7 +41,7 @@ class Machine:
     google_port: int | None = None
     # Unix sockets that lead to those ports, by name: with them the machine gets a network whose
     # every other way is dropped without a word, where restrict=on refuses at once.
-    doors: Mapping[str, str] | None = None
+    outlets: Mapping[str, str] | None = None
     volume_mb: int = 0  # a second disk, empty
     accelerator: str = "tcg"
     kind: str = "q35"
@@ -77,7 +77,7 @@ class Machine:
         proxy = self._forward(at.PROXY, at.PROXY_PORT, "proxy", self.proxy_port)
         proxy += self._forward(at.GOOGLE, at.GOOGLE_PORT, "google", self.google_port)
         metadata = self._forward(at.METADATA, at.METADATA_PORT, "metadata", self.metadata_port)
-        restrict = "off" if self.doors is not None else "on"
+        restrict = "off" if self.outlets is not None else "on"
         # The same id in a file and out of it: a saved state names its memory by it.
         ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:
@@ -120,7 +120,7 @@ class Machine:
         """What leads connections of the guest to ``address`` to a port of ours."""
         if target is None:
             return ""
-        place = f"TCP:127.0.0.1:{target}" if self.doors is None else f"UNIX:{self.doors[name]}"
+        place = f"TCP:127.0.0.1:{target}" if self.outlets is None else f"UNIX:{self.outlets[name]}"
         return f",guestfwd=tcp:{address}:{port}-cmd:{_relay(place)}"
 
     def _volume(self) -> list[str]:
@@ -200,7 +200,7 @@ class VirtualMachine:
 
     def _command(self) -> list[str]:
         arguments = self.machine.arguments()
-        return arguments if self.machine.doors is None else [*_dropping(), *arguments]
+        return arguments if self.machine.outlets is None else [*_dropping(), *arguments]
 
     @property
     def pid(self) -> int:
