@@ -19,7 +19,6 @@ from installers.asn1 import Certificate
 from installers.collect import (
     efi,
     hygiene,
-    keyservers,
     kmsg,
     modules,
     network,
@@ -30,7 +29,6 @@ from installers.collect import (
     system,
     systemd,
     trust,
-    volumes,
 )
 from installers.collect.reader import Reader
 from installers.exits import Exit
@@ -142,8 +140,6 @@ class _Look:
             "signing": self.area("signing", _signing),
             "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},
             "disk": self.area("disk", system.disk),
-            "volumes": self.area("volumes", volumes.collect),
-            "key_servers": self.area("key_servers", keyservers.collect),
             "memory": self.area("memory", system.memory),
             "journal": self.area("journal", records.journal),
             "installers": records.outcomes(state),
