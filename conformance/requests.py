@@ -32,6 +32,11 @@ def through_proxy(node: Node, url: str, *options: str, as_login: bool = False) -
     """
     if not as_login:
         return shlex.join(curl(url, "--proxy", bare_proxy(node), *options))
+    return as_a_login(url, *options)
+
+
+def as_a_login(url: str, *options: str) -> str:
+    """Shell for a request in the environment of a login shell, as a person would make it."""
     request = curl(url, *options)[len(CLEAN) :]
     return shlex.join([*CLEAN, "bash", "-lc", shlex.join(request)])
 

@@ -32,6 +32,20 @@ class Catalog:
     scenarios: Mapping[str, Scenario]
     profiles: Mapping[str, Profile]
 
+    def scenario(self, name: str) -> Scenario:
+        """A shipped scenario, several put together (``a+b``), or a user's own by its path.
+
+        UsageError with the nearest name.
+        """
+        from fixtures.scenarios import ScenarioError, load_scenario
+
+        if name in self.scenarios:
+            return self.scenarios[name]
+        try:
+            return load_scenario(name)
+        except ScenarioError as error:
+            raise UsageError(error.message, hint=error.hint) from error
+
 
 def load_catalog(matrices: Path = MATRICES) -> Catalog:
     """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""

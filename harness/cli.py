@@ -17,6 +17,7 @@ VERBS = {
     "doctor": "what this machine can do; --fix installs what it can",
     "image": "local base images: list, build, probe (whose modules their kernels take)",
     "run": "run a matrix of cells and write the report",
+    "reproduce": "a customer's environment at your desk, and what names its cause",
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
@@ -80,7 +81,7 @@ def _dispatch(argv: list[str]) -> int:
         description="Turns a machine image into a GPU node inside a locked-down network, "
         "and proves that it is one.",
         epilog="verbs:\n"
-        + "\n".join(f"  {verb:9} {what}" for verb, what in VERBS.items())
+        + "\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items())
         + f"\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

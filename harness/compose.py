@@ -55,6 +55,7 @@ def untried_cell(
         provider=cell.provider,
         verdict=verdict,
         expected=cell.expected.value,
+        named_by=cell.scenario.named_by,
         reason=reason,
         remedy=remedy,
     )
@@ -91,6 +92,8 @@ def compose_cell(station: Station, cause: str = "", lost: Sequence[str] = ()) ->
         provider=station.cell.provider,
         verdict=verdict,
         expected=station.cell.expected.value,
+        named_by=station.cell.scenario.named_by,
+        cause=station.refusal.code if station.refusal else station.cause,
         reason=reason,
         remedy=remedy,
         simulated=station.simulated,

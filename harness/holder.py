@@ -120,12 +120,8 @@ def _make(provider: Provider, job: Job, order: Order) -> Running:
 def find_cell(order: Order) -> Cell:
     """The cell that an order means; UsageError with the nearest name for one that is unknown."""
     catalog = load_catalog()
-    found: dict[str, Any] = {}
-    for axis, known in (
-        ("image", catalog.images),
-        ("scenario", catalog.scenarios),
-        ("profile", catalog.profiles),
-    ):
+    found: dict[str, Any] = {"scenario": catalog.scenario(order.scenario)}
+    for axis, known in (("image", catalog.images), ("profile", catalog.profiles)):
         name = getattr(order, axis)
         if name not in known:
             raise UsageError(f"unknown {axis} {name!r}", hint=nearest(name, known))

@@ -38,6 +38,7 @@ from harness.names import nearest
 from harness.providers.registry import PROVIDERS
 from harness.requirements import Requirements, read_requirements
 
+DEFAULT_PROVIDER = "qemu"
 AXES = {"image": "images", "scenario": "scenarios", "profile": "profiles"}
 
 
@@ -58,7 +59,7 @@ class _Source:
     path: Path
     text: str
     catalog: Catalog
-    default_provider: str = "qemu"
+    default_provider: str = DEFAULT_PROVIDER
     profiles: list[str] = field(default_factory=list)
     requirements: Requirements = field(default_factory=Requirements)
     inherit: bool = False
@@ -66,6 +67,9 @@ class _Source:
     def known(self, axis: str, name: Any, key: str, header: str, nth: int = 0) -> str:
         """``name`` if the catalog has it."""
         names = PROVIDERS if axis == "provider" else getattr(self.catalog, AXES[axis])
+        if axis == "scenario" and isinstance(name, str) and is_made(name):
+            self.catalog.scenario(name)
+            return name
         if isinstance(name, str) and name in names:
             return name
         line = line_of(self.text, key, header, nth)
@@ -77,13 +81,18 @@ class _Source:
         """The cell of three known names."""
         return Cell(
             image=self.catalog.images[names["image"]],
-            scenario=self.catalog.scenarios[names["scenario"]],
+            scenario=self.catalog.scenario(names["scenario"]),
             profile=self.catalog.profiles[names["profile"]],
             provider=provider,
             expected=expected,
             requirements=self.requirements,
             inherit=self.inherit,
         )
+
+
+def is_made(scenario: str) -> bool:
+    """Whether a scenario's name is a path, or several names put together."""
+    return "/" in scenario or "+" in scenario or scenario.endswith(".toml")
 
 
 def find_matrix(name: str | None) -> Path:
@@ -137,21 +146,23 @@ def select(cells: Sequence[Cell], selection: Selection, catalog: Catalog) -> lis
     for axis, names in asked.items():
         known = getattr(catalog, AXES[axis])
         for name in names:
-            if name not in known:
+            if name not in known and not (axis == "scenario" and is_made(name)):
                 raise UsageError(f"--{axis}: unknown {axis} {name!r}", hint=nearest(name, known))
+    scenarios = [catalog.scenario(name) for name in selection.scenarios]
+    asked["scenario"] = tuple(scenario.name for scenario in scenarios)
     chosen = [
         cell
         for cell in cells
         if all(not names or getattr(cell, axis).name in names for axis, names in asked.items())
     ]
-    if not chosen and selection.images and selection.scenarios and cells:
-        provider = selection.provider or cells[0].provider
+    if not chosen and selection.images and selection.scenarios and (cells or selection.profiles):
+        provider = selection.provider or (cells[0].provider if cells else DEFAULT_PROVIDER)
         profiles = selection.profiles or tuple(dict.fromkeys(cell.profile.name for cell in cells))
         chosen = [
-            Cell(catalog.images[i], catalog.scenarios[s], catalog.profiles[p], provider)
-            for i in selection.images
-            for s in selection.scenarios
-            for p in profiles
+            Cell(catalog.images[image], scenario, catalog.profiles[profile], provider)
+            for image in selection.images
+            for scenario in scenarios
+            for profile in profiles
         ]
     if not chosen:
         asked_for = ", ".join(f"{axis} {'|'.join(names)}" for axis, names in asked.items() if names)

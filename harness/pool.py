@@ -62,7 +62,9 @@ class Pool:
         sabotage: Sabotage | None = None,
         listener: Listener = lambda *_: None,
         admission: Admission | None = None,
+        visited: bool = False,
     ) -> None:
+        """``visited``: somebody looks at the nodes when all is checked: they stay up until then."""
         self.stations = {
             cell.id: Station(cell, capsules / cell.id, run.scratch / str(number))
             for number, cell in enumerate(cells)
@@ -79,6 +81,7 @@ class Pool:
         self._sabotage = sabotage
         self._listener = listener
         self._admission = admission or machine_budget()
+        self._visited = visited
 
     def acquire(self, cell_id: str) -> Station:
         """The station of a cell whose node is up and whose facts are there. Blocks meanwhile.
@@ -114,6 +117,8 @@ class Pool:
     def release(self, cell_id: str) -> None:
         """The cell's last check is done: keep its evidence, end its node."""
         station = self.stations[cell_id]
+        if self._visited:
+            return
         with station.lock:
             if self._options.keep is Keep.NEVER or station.running is None:
                 self._end(station)
@@ -225,6 +230,7 @@ class Pool:
             station.refusal = error.refusal
             trouble = Unavailable("refused", error.message, error.hint)
         except NodeFailed as error:
+            station.cause = error.cause
             trouble = Unavailable("failed", error.message, error.hint)
         except Stopped as error:
             trouble = Unavailable("stopped", error.message)
@@ -269,6 +275,8 @@ class Pool:
                     "the facts do not echo the nonce: they are not of this exchange",
                     hint="the channel answered with something stale",
                 )
+            # The node's clock can only be judged beside another that was read at that moment.
+            facts["received"] = time.time()
         station.expect = dict(running.expect)
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)

@@ -35,6 +35,7 @@ from harness.requirements import unmet
 from harness.results import Results
 from harness.sabotage import Sabotage
 from harness.state import RunRecord
+from harness.station import Station
 from harness.sweep import end_children, sweep
 from installers.exits import Exit
 from reports import model
@@ -53,7 +54,8 @@ class Request:
     """What a run is asked to do.
 
     ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
-    pytest's ``-k`` over node ids, which hold cell and check.
+    pytest's ``-k`` over node ids, which hold cell and check. ``visit`` is called with each cell
+    after its checks, while its node (if it has one) is still up, and may use the terminal.
     """
 
     cells: Sequence[Cell]
@@ -65,6 +67,7 @@ class Request:
     keyword: str = ""
     conformance: Path = CONFORMANCE
     providers: Mapping[str, Provider] = field(default_factory=dict)
+    visit: Callable[[Station], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def run(request: Request) -> Outcome:
         # On two levels: a kept node outlives the console and the brake, not what it lives on.
         record = stack.enter_context(RunRecord())
         watched = stack.enter_context(ExitStack())
-        console = watched.enter_context(open_console(cell.id for cell in request.cells))
+        screen = watched.enter_context(ExitStack())
+        console = screen.enter_context(open_console(cell.id for cell in request.cells))
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
@@ -112,6 +116,7 @@ def run(request: Request) -> Outcome:
             options=request.options,
             sabotage=request.sabotage,
             listener=console.cell,
+            visited=request.visit is not None,
         )
         # Whatever happens below: no node outlives the run, but one that is kept.
         stack.callback(end_children, record.id, record.owned)
@@ -121,6 +126,10 @@ def run(request: Request) -> Outcome:
         cause = ""
         if tried:
             cause = _check(request, broker, directory, brake, len(tried))
+        if request.visit and not brake.pulled:
+            screen.close()
+            for station in pool.stations.values():
+                request.visit(station)
         pool.settle()
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)

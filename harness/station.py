@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.cells import Cell
+from harness.cells import Cell, Expected
 from harness.errors import AirlockError
 from harness.patterns import Sighting
 from harness.providers.base import Record, Refusal, Running
@@ -39,6 +39,8 @@ class Station:
     simulated: bool = False
     trouble: Unavailable | None = None
     refusal: Refusal | None = None
+    #: What a failed installer gave as the cause, a code; empty if none did.
+    cause: str = ""
     #: pytest's node id -> what its check is (promised) and what became of it (checks).
     promised: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -54,7 +56,10 @@ class Station:
 
     @property
     def good(self) -> bool:
-        """Whether nothing speaks against the cell so far."""
+        """Whether nothing speaks against the cell so far; in a faulty one, its cause is named."""
+        if self.cell.expected is Expected.NAMED:
+            failed = {said["id"] for said in self.checks.values() if said["outcome"] == "fail"}
+            return self.cell.scenario.named_by in {self.cause, *failed}
         outcomes = {said["outcome"] for said in self.checks.values()}
         bad = self.trouble is not None or any(sighting.fails for sighting in self.sightings)
         return not bad and not outcomes & {"fail", "error"} and "pass" in outcomes

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Optional
 
+from installers import causes
 from installers.config import Config
 from installers.errors import NodeError, describe_defect
 from installers.exits import Exit
@@ -42,10 +43,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Problem:
-    """What ``verify`` found wrong, and how to mend it."""
+    """What is wrong, and how to mend it. ``cause``: a code of installers.causes, or empty."""
 
     what: str
     remedy: str
+    cause: str = ""
 
 
 @dataclass
@@ -354,7 +356,9 @@ class Engine:
         try:
             yield
         except NodeError as error:
-            known = Problem(str(NodeError(error.what, where=error.where)), error.remedy)
+            cause = causes.of(error)
+            text = str(NodeError(error.what, where=error.where))
+            known = Problem(text, error.remedy or cause.remedy, cause.code)
             code = error.exit
         except Exception as error:
             # A defect of ours: still one line, and the place, but never called the node's fault.
@@ -363,7 +367,9 @@ class Engine:
         else:
             return
         outcome.outcome = "failed"
-        shown = Problem(self.host.redact(known.what), self.host.redact(known.remedy))
+        shown = replace(
+            known, what=self.host.redact(known.what), remedy=self.host.redact(known.remedy)
+        )
         if not any(problem.what == shown.what for problem in outcome.problems):
             outcome.problems = [*outcome.problems, shown]
         summary.exit = summary.exit or code

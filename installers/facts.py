@@ -19,6 +19,7 @@ from installers.asn1 import Certificate
 from installers.collect import (
     efi,
     hygiene,
+    keyservers,
     kmsg,
     modules,
     network,
@@ -29,6 +30,7 @@ from installers.collect import (
     system,
     systemd,
     trust,
+    volumes,
 )
 from installers.collect.reader import Reader
 from installers.exits import Exit
@@ -140,6 +142,8 @@ class _Look:
             "signing": self.area("signing", _signing),
             "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},
             "disk": self.area("disk", system.disk),
+            "volumes": self.area("volumes", volumes.collect),
+            "key_servers": self.area("key_servers", keyservers.collect),
             "memory": self.area("memory", system.memory),
             "journal": self.area("journal", records.journal),
             "installers": records.outcomes(state),

@@ -110,6 +110,13 @@ def _verdict_findings(cell: Cell) -> Iterator[Finding]:
             yield Finding("error", f"says pass, but {unproved(cell)}", cell=cell.id)
         case "error":
             yield Finding("error", f"could not be judged: {_reason(cell)}", cell.remedy, cell.id)
+        case "fail" if cell.expected == "named":
+            yield Finding(
+                "fail",
+                f"{cell.named_by} should have named the cause: its verdict is {cell.verdict}",
+                "the scenario says what names its cause; correct the check or the scenario",
+                cell.id,
+            )
         case "fail" if cell.verdict == "refused":
             yield Finding("fail", f"was refused: {_reason(cell)}", cell.remedy, cell.id)
         case "fail" if cell.expected == "refused":

@@ -19,7 +19,7 @@ CheckOutcome = Literal["pass", "fail", "error", "skip", "not-verified"]
 PhaseOutcome = Literal["ok", "cached", "failed", "error", "skipped"]
 InstallerOutcome = Literal["ok", "unchanged", "refused", "failed"]
 CellVerdict = Literal["pass", "fail", "error", "refused", "not-run"]
-Expected = Literal["pass", "refused"]
+Expected = Literal["pass", "refused", "named"]
 RunVerdict = Literal["pass", "fail", "error", "nothing"]
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -93,6 +93,7 @@ class Problem(Record, frozen=True):
 
     what: str
     remedy: str = ""
+    cause: str = ""
 
 
 class Refusal(Record, frozen=True):
@@ -224,6 +225,8 @@ class Cell(Record, frozen=True):
     ``reason`` and ``remedy`` say why the verdict is not ``pass``, and the way out.
     ``evidence`` belongs to the whole cell: the serial console's tail has kind ``serial``.
     ``inherited``: nothing of the cell has changed since an earlier run, whose result this is.
+    Where ``expected`` is ``named`` the environment is faulty, and the right end is that the check
+    ``named_by`` fails, or that an installer stops with that ``cause``.
     """
 
     id: Name
@@ -233,6 +236,8 @@ class Cell(Record, frozen=True):
     provider: Name
     verdict: CellVerdict
     expected: Expected = "pass"
+    named_by: str = ""
+    cause: str = ""
     reason: str = ""
     remedy: str = ""
     simulated: bool = False

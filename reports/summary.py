@@ -45,9 +45,17 @@ def standing(cell: Cell) -> Standing:
     """Return how a cell counts in the run's verdict, given what the matrix expects of it."""
     if cell.verdict in ("error", "not-run"):
         return cell.verdict
+    if cell.expected == "named":
+        return "fine" if is_named(cell) else "fail"
     if cell.verdict != cell.expected:
         return "fail"
     return "error" if unproved(cell) else "fine"
+
+
+def is_named(cell: Cell) -> bool:
+    """Say whether what is wrong with a cell's environment was named, by a check or an installer."""
+    failed = (check.id for check in cell.checks if check.outcome == "fail")
+    return bool(cell.named_by) and cell.named_by in (cell.cause, *failed)
 
 
 def unproved(cell: Cell) -> str:

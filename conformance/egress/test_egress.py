@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.checks import broken, build_ledger, check, fail, ledger
+from conformance.requests import as_a_login
+from harness.checks import (
+    broken,
+    build_ledger,
+    check,
+    fact,
+    fail,
+    google,
+    ledger,
+    not_verified,
+    refusing,
+)
 from harness.node import Node
 
 
@@ -97,6 +108,51 @@ def test_build_ledger(node: Node) -> None:
         )
     if node.expect.get("intercept") and not build["bumped_apt_gets"]:
         fail("the proxy intercepted no request of apt's: it saw tunnels, or plain http")
+
+
+@check(
+    id="egress.refused-at-once",
+    severity="minor",
+    title="What the network does not let through is refused at once",
+    remedy="Have the firewall reject (TCP reset, ICMP unreachable) instead of drop, or give every "
+    "program the proxy: one without it hangs for minutes on each attempt.",
+    requires=refusing,
+    source="our own probes of 192.0.2.1 and 2001:db8::1, port 443",
+)
+def test_refused_at_once(node: Node) -> None:
+    """Silence and a refusal keep the same things out, but only one of them can be waited for."""
+    probes = [probe for probe in fact(node, "probes") if probe["target"].startswith("tcp ")]
+    if not probes:
+        not_verified("the node sent no probe")
+    silent = [probe["target"] for probe in probes if probe["outcome"] == "timeout"]
+    if silent:
+        fail(f"{len(silent)} of {len(probes)} attempts got no answer at all", silent)
+
+
+@check(
+    id="egress.google-direct",
+    severity="blocker",
+    title="Google's services are reached past the proxy, as no_proxy says",
+    remedy="Keep .google.com and .googleapis.com in no_proxy, and see that the names resolve on "
+    "the node: without its own resolver, by its hosts file.",
+    requires=google,
+    depends=["proxy.no-proxy"],
+    source="a request for an object, and the proxy's own log",
+)
+def test_google_direct(node: Node) -> None:
+    """It answers, and the proxy never heard of it."""
+    url = node.expect["google_url"]
+    ran = node.host.run(as_a_login(url))
+    if ran.rc != 0 or ran.stdout.strip() != "200":
+        why = ran.stderr.strip() or f"status {ran.stdout.strip()}"
+        fail(f"{url} failed: {why}", [ran.stderr.strip()])
+    asked = [host for host in (node.ledger or {}).get("hosts", {}) if _is_google(host)]
+    if asked:
+        fail(f"the proxy was asked for {', '.join(asked)}", asked)
+
+
+def _is_google(host: str) -> bool:
+    return f".{host}".endswith((".google.com", ".googleapis.com"))
 
 
 def _stages(node: Node) -> dict[str, Mapping[str, Any]]:

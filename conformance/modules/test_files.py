@@ -157,3 +157,18 @@ def test_not_tainted(node: Node) -> None:
             f"the kernel is tainted by an unsigned module (bit {TAINT_UNSIGNED})",
             [f"/proc/sys/kernel/tainted: {tainted} (bits {', '.join(bits)})"],
         )
+
+
+@check(
+    id="modules.nouveau",
+    severity="blocker",
+    title="The nouveau driver is not loaded",
+    remedy="Blacklist nouveau in modprobe.d, rebuild the initramfs, and reboot: a loaded driver "
+    "does not let go of the card.",
+    requires=signed_driver,
+    source="/proc/modules; NVIDIA's README: Interaction with the Nouveau Driver",
+)
+def test_nouveau(node: Node) -> None:
+    """It would hold the GPU, and NVIDIA's module could not have it."""
+    if "nouveau" in fact(node, "loaded_modules"):
+        fail("nouveau is loaded: it holds the GPU, and nvidia cannot take it")

@@ -16,6 +16,9 @@ NODE6 = "fec0::15"
 GATEWAY6 = "fec0::2"
 PROXY = "10.0.2.100"
 PROXY_PORT = 3128
+#: Our doubles of Google's services, where a scenario has them.
+GOOGLE = "10.0.2.101"
+GOOGLE_PORT = 443
 METADATA = "169.254.169.254"
 METADATA_PORT = 80
 METADATA_NODE = "169.254.169.15"
@@ -29,5 +32,5 @@ METADATA_MAC = "52:54:00:12:34:57"
 
 def peers(*macs: str) -> Allowed:
     """Whom the node may talk to over its first card; ``macs``: that card's addresses over time."""
-    allowed = [Peer(PROXY, PROXY_PORT), Peer(METADATA, METADATA_PORT)]
+    allowed = [Peer(PROXY, PROXY_PORT), Peer(METADATA, METADATA_PORT), Peer(GOOGLE, GOOGLE_PORT)]
     return Allowed(node=macs or [MAC], peers=allowed)

@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,15 @@ from harness.lab import addresses as at
 from harness.lab import canary, disk, seam
 from harness.lab.base import Base, canonical, exclusive
 from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
+from harness.lab.surroundings import script
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
 from harness.state import cache_dir
 
 if TYPE_CHECKING:
-    from fixtures.pki import Authority
-    from fixtures.squid import Squid
+    from fixtures.origin import Origin
+    from fixtures.pki import Authority, Identity
+    from fixtures.scenarios import Scenario
+    from harness.lab.surroundings import AnyProxy
     from harness.pack import Packed
 
 NODE_FILE = "usr/lib/airlock/airlock-node.pyz"
@@ -50,6 +53,9 @@ _ENV = {
 _POLICY = "usr/sbin/policy-rc.d"
 # Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
 _APPLY_SECONDS = 2400
+_SCRIPT_SECONDS = 180
+#: What the symptom's script printed, in the capsule of a cell whose build failed.
+SYMPTOM = "symptom.txt"
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,27 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "node_file": node_file.sha256,
             "installers": job.cell.profile.installers,
             "metadata": attributes(job, proxy, build=True),
-            "ca": authority.proxy.sha256,
+            "ca": _given_ca(job, authority).sha256,
             "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
             "format": 1,
+            **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
+            **_disorder(job.cell.scenario.while_built),
         }
     )
+
+
+def _disorder(scenario: Scenario) -> dict[str, Any]:
+    """What is wrong with the proxy during the build: an image of better times must not do."""
+    if scenario == scenario.ordered:
+        return {}
+    return {"allow": scenario.proxy.allow, "fault": [asdict(fault) for fault in scenario.fault]}
+
+
+def _given_ca(job: Job, authority: Authority) -> Identity:
+    """The CA of the proxy while the image is built, which is the one it is given."""
+    return authority.signing_ca(job.cell.scenario.while_built.trust.ca)
 
 
 def build(
@@ -115,7 +135,8 @@ def build(
     *,
     node_file: Packed,
     authority: Authority,
-    start_proxy: Callable[[Path], Squid],
+    start_proxy: Callable[[Path], AnyProxy],
+    origin: Origin,
     proxy: str | None,
     secrets: Mapping[str, bytes],
 ) -> Built:
@@ -139,7 +160,9 @@ def build(
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            manifest = _build(job, base, tree, partial, node_file, authority, start_proxy, proxy)
+            manifest = _build(
+                job, base, tree, partial, node_file, authority, start_proxy, origin, proxy
+            )
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
                 manifest["ledger"]["secrets"] = canary.search(partial / "root.img", secrets)
@@ -166,14 +189,15 @@ def _build(
     out: Path,
     node_file: Packed,
     authority: Authority,
-    start_proxy: Callable[[Path], Squid],
+    start_proxy: Callable[[Path], AnyProxy],
+    origin: Origin,
     proxy: str | None,
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
         _unpack(base, tree, node_file, job.scratch)
     modules = cache_dir("modules")
     ca = job.scratch / "proxy-ca.pem"
-    ca.write_bytes(authority.proxy.pem)
+    ca.write_bytes(_given_ca(job, authority).pem)
     socket_path = job.scratch / "sign.sock"
     stranger = out / "stranger"
     stranger.mkdir()
@@ -209,7 +233,13 @@ def _build(
             exclusive(modules / f"base-{base.digest[:16]}"),
             job.phase("install", "plan, apply, verify behind the proxy"),
         ):
-            results = _apply(job, chamber)
+            try:
+                results = _apply(job, chamber)
+            except (NodeFailed, Refused):
+                if job.options.reproducing:
+                    _show_symptom(job, chamber, origin)
+                raise
+            _run_script(job, chamber, origin)
         _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
         chamber.run([*_PYTHON, "probe"], timeout=60)
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
@@ -268,6 +298,23 @@ def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
                 hint=str(problem.get("remedy", "")),
             )
     raise NodeFailed(f"the installers ended with {code}: {results.get('error', tail)}")
+
+
+def _show_symptom(job: Job, chamber: Chamber, origin: Origin) -> None:
+    """Where nothing will boot, what a customer sees is seen in the image."""
+    if text := job.cell.scenario.scripts.symptom:
+        shell = ["/bin/sh", "-c", f"exec 2>&1\n{script(text, origin)}"]
+        _, said = chamber.run(shell, timeout=_SCRIPT_SECONDS)
+        (job.capsule / SYMPTOM).write_text(said)
+
+
+def _run_script(job: Job, chamber: Chamber, origin: Origin) -> None:
+    if not (text := job.cell.scenario.scripts.image):
+        return
+    code, _ = chamber.run(["/bin/sh", "-c", script(text, origin)], timeout=_APPLY_SECONDS)
+    if code:
+        tail = _tail(job.capsule / "build.log")
+        raise InfraError(f"the scenario's script in the image ended with {code}: {tail}")
 
 
 def _make_disks(job: Job, tree: Path, out: Path) -> str:

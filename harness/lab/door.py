@@ -38,8 +38,14 @@ def open_door(vm: VirtualMachine, transport: AgentOperations, directory: Path) -
     """Let the key in ``directory`` in, and forward a port to the machine's ssh.
 
     Returns {"port", "user", "key", "known_hosts"}; the files are in ``directory``, which only its
-    owner may enter. Raises :class:`InfraError` when the machine has no ssh to start.
+    owner may enter. Raises :class:`InfraError` when the machine has no ssh to start, or its network
+    drops what is not ours: then QEMU's own ports are out of reach too.
     """
+    if vm.machine.outlets is not None:
+        raise InfraError(
+            "ssh does not get into a network that drops everything",
+            hint="airlock reproduce SCENARIO --shell goes by the agent's channel",
+        )
     key, known_hosts = directory / "ssh-key", directory / "known-hosts"
     if not key.exists():
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "airlock", "-f", str(key)]

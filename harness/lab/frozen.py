@@ -128,6 +128,11 @@ def find(directory: Path) -> Frozen | None:
         return None
 
 
+def beside(directory: Path) -> Path:
+    """Where a frozen node goes that nobody shall find by its key."""
+    return directory.with_name(f"degraded-{directory.name}")
+
+
 @contextlib.contextmanager
 def making(directory: Path) -> Iterator[Path]:
     """A place to prepare what will be ``directory``; only one process prepares it at a time."""
@@ -176,6 +181,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "memory": machine.memory,
         "cores": machine.cores,
         "method": method(),
+        **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
         "format": 4,
     }
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
@@ -20,11 +19,13 @@ from harness.lab import (
     canary,
     disk,
     door,
+    expected,
     firmware,
     frozen,
     kvm,
     provenance,
     saved,
+    surroundings,
     vm,
 )
 from harness.providers.base import Job
@@ -33,24 +34,16 @@ from harness.transports.agent import AgentTransport
 
 if TYPE_CHECKING:
     from fixtures.daemons import SquidInstall
+    from fixtures.google import Google
     from fixtures.metadata import MetadataServer
     from fixtures.origin import Origin
     from fixtures.pki import Authority
-    from fixtures.squid import Squid
+    from fixtures.scenarios import Scenario
+    from harness.lab.surroundings import AnyProxy
 
 # A cold boot takes 50 s without KVM, and many times that on a machine that is overcommitted.
 _READY_SECONDS = 900.0
 _WARM_SECONDS = 300.0
-_USER = "airlock"
-
-
-def proxy_password(directory: Path) -> str:
-    """The lab's proxy password: random, kept, and full of what breaks careless software."""
-    path = directory / "proxy-password"
-    with contextlib.suppress(FileExistsError):
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(f"p@:/%#{secrets.token_hex(8)}")
-    return path.read_text()
 
 
 class QemuNode:
@@ -65,11 +58,14 @@ class QemuNode:
         self._stack = contextlib.ExitStack()
         self._built: build.Built | None = None
         self._vm: vm.VirtualMachine | None = None
-        self._squid: Squid | None = None
+        self._proxy: AnyProxy | None = None
+        self._google: Google | None = None
         self._metadata: MetadataServer | None = None
         self._transport: AgentTransport | None = None
         self._install: SquidInstall | None = None
         self._rest: frozen.Frozen | None = None
+        self._outlets: dict[str, str] | None = None
+        self._state = ""  # systemd's word when the machine was ready
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self.name = "airlock-node"
         self._macs = [at.MAC]
@@ -99,13 +95,16 @@ class QemuNode:
         self._macs = rest.manifest["macs"]
         job.record.installers, job.record.build = kept["installers"], kept["ledger"]
         job.record.provenance["saved"] = rest.manifest["saved"]
+        scenario = job.cell.scenario
         self._tools()
-        self._serve()
+        self._serve(scenario)
+        self._close_in()
         if rest.manifest["ca_sha256"] != self._authority.proxy.sha256:
             job.say("resume", "the node trusts the CA of another lab: TLS by our proxy will fail")
         with job.phase("resume", f"as it was saved {rest.manifest['saved']}"):
             saved.resume(self._start(saved.wake(rest, self._machine(job.scratch))), rest)
-            self.transport.run(["date", "-u", "-s", f"@{time.time():.3f}"])
+            now = time.time() + scenario.clock.offset_hours * 3600
+            self.transport.run(["date", "-u", "-s", f"@{now:.3f}"])
 
     def save(self, target: Path) -> str:
         """Write the node as it is now to a directory, or to a tar file; returns its path."""
@@ -135,45 +134,30 @@ class QemuNode:
         proxied = self._job.cell.scenario.proxied
         self._install = daemons.squid(state_dir() / "daemons") if proxied else None
 
-    def _proxy(self, directory: Path) -> Squid:
+    def _make_proxy(self, directory: Path, scenario: Scenario) -> AnyProxy:
         """A proxy of this cell, with a ledger of its own."""
-        from fixtures import origin
-        from fixtures.squid import Squid
-
         if self._install is None:
             raise InfraError("no proxy was unpacked")
-        scenario = self._job.cell.scenario
-        users = {_USER: proxy_password(keys_dir())} if scenario.auth == "basic" else {}
-        return Squid(
-            directory,
-            self._install,
-            self._authority,
-            hosts={origin.NAME: "127.0.0.1"},
-            intercept=scenario.intercept,
-            users=users,
-            connect_ports=[self._origin.https_port, self._origin.http_port],
+        return surroundings.make_proxy(
+            scenario, directory, self._install, self._authority, self._origin, self._password
         )
 
-    def _proxy_value(self) -> str | None:
-        """The value of the metadata keys: what a customer writes there."""
+    @property
+    def _password(self) -> str:
+        return surroundings.proxy_password(keys_dir())
 
-        scenario = self._job.cell.scenario
-        if not scenario.proxied:
-            return None
-        if scenario.auth != "basic":
-            return f"{at.PROXY}:{at.PROXY_PORT}"
-        secret = quote(proxy_password(keys_dir()), safe="")
-        return f"http://{_USER}:{secret}@{at.PROXY}:{at.PROXY_PORT}"
+    def _proxy_value(self) -> str | None:
+        return surroundings.proxy_value(self._job.cell.scenario, self._password)
 
     def _build(self, found: Any, node_file: Any) -> None:
-
         job = self._job
         self._built = build.build(
             job,
             found,
             node_file=node_file,
             authority=self._authority,
-            start_proxy=self._proxy,
+            start_proxy=lambda where: self._make_proxy(where, job.cell.scenario.while_built),
+            origin=self._origin,
             proxy=self._proxy_value(),
             secrets=self._secrets(),
         )
@@ -187,29 +171,45 @@ class QemuNode:
 
     def _boot(self) -> None:
         """A machine that is ready: booted now, or a fork of one that was booted before."""
-        job = self._job
-        values = self._serve()
+        job, scenario = self._job, self._job.cell.scenario
         if job.options.boot_anew:
-            self._power_on(self._machine(job.scratch))
+            self._serve(scenario)
+            self._close_in()
+            running = self._power_on(self._machine(job.scratch))
         else:
-            self._fork(self._frozen(values))
+            rest = self._frozen(self._serve(scenario.ordered))
+            if scenario != scenario.ordered:
+                self._proxy, self._own_rows = self._start_proxy("faulty", scenario), 0
+            self._close_in()
+            running = self._fork(rest)
         job.record.provenance["proxy_address"] = f"{at.PROXY}:{at.PROXY_PORT}"
+        with job.phase("arrange", scenario.title):
+            surroundings.arrange(scenario, running, self.transport, self._authority, self._origin)
 
-    def _serve(self) -> dict[str, str]:
-        """Start the proxy and the metadata server; returns the metadata."""
+    def _serve(self, scenario: Scenario) -> dict[str, str]:
+        """Start what surrounds the node; returns the metadata."""
         from fixtures.metadata import MetadataServer
 
-        job = self._job
-        if job.cell.scenario.proxied:
-            directory = job.owned.directory(job.scratch / "squid", "proxy")
-            self._squid = self._stack.enter_context(self._proxy(directory))
-        values = build.attributes(job, self._proxy_value(), build=False)
+        if scenario.proxied:
+            self._proxy = self._start_proxy("proxy", scenario)
+        values = build.attributes(self._job, self._proxy_value(), build=False)
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
+        if scenario.google.direct:
+            self._google = self._stack.enter_context(surroundings.make_google(self._authority))
         return values
+
+    def _start_proxy(self, name: str, scenario: Scenario) -> AnyProxy:
+        directory = self._job.owned.directory(self._job.scratch / name, "proxy")
+        return self._stack.enter_context(self._make_proxy(directory, scenario))
+
+    def _close_in(self) -> None:
+        """In a network that drops, sockets that lead to our services are the machine's only way."""
+        servers = {"proxy": self._proxy, "metadata": self._metadata, "google": self._google}
+        if self._job.cell.scenario.network == "dropped":
+            self._outlets = surroundings.outlets(self._stack, self._job.scratch, servers)
 
     def _machine(self, place: Path) -> vm.Machine:
         """What the virtual machine is made of; what it writes lies in ``place``."""
-
         if self._built is None or self._metadata is None:
             raise InfraError("nothing was built")
         accelerator = kvm.accelerator()
@@ -220,14 +220,16 @@ class QemuNode:
             esp=self._built.esp,
             firmware=firmware.find(),
             variables=place / "vars.fd",
-            proxy_port=self._squid.port if self._squid else None,
+            proxy_port=self._proxy.port if self._proxy else None,
             metadata_port=self._metadata.port,
+            google_port=self._google.port if self._google else None,
+            outlets=self._outlets,
+            volume_mb=self._job.cell.scenario.volume.size_mb,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
         )
 
     def _start(self, machine: vm.Machine) -> vm.VirtualMachine:
-
         running = self._stack.enter_context(vm.VirtualMachine(machine))
         self._job.owned.process(running.pid, "virtual machine")
         self._transport = AgentTransport(machine.channel, name=self._job.cell.id)
@@ -237,14 +239,14 @@ class QemuNode:
 
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
         """Boot from the firmware up, and wait for the node's word that it is ready."""
-
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units"):
             certificate = job.scratch / "signing.pem"
             certificate.write_bytes(self._authority.module.pem)
-            firmware.enroll(machine.firmware, [certificate], machine.variables)
+            known = [certificate] if job.cell.scenario.firmware.certificate else []
+            firmware.enroll(machine.firmware, known, machine.variables)
             if machine.variables_format == "qcow2":
                 disk.to_qcow2(machine.variables)
             disk.make_overlay(built.root, machine.root)
@@ -255,22 +257,23 @@ class QemuNode:
                 )
             except InfraError as e:
                 raise running.explain(e) from e
-            job.say("boot", f"ready: {ready.get('state')}")
+            self._state = str(ready.get("state"))
+            job.say("boot", f"ready: {self._state}")
         return running
 
     def _frozen(self, values: Mapping[str, str]) -> frozen.Frozen:
         """The ready machine at rest, from the cache or booted now."""
-
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
         machine = self._machine(job.scratch)
+        known = job.cell.scenario.firmware.certificate
         key = base.canonical(
             {
                 "image": built.directory.name,
                 "metadata": dict(values),
                 "machine": frozen.signature(machine),
-                "certificate": self._authority.module.sha256,
+                "certificate": self._authority.module.sha256 if known else None,
             }
         )
         directory = cache_dir("frozen") / key[:32]
@@ -279,34 +282,38 @@ class QemuNode:
             with frozen.making(directory) as place:
                 if (found := frozen.find(directory)) is None:
                     running = self._power_on(frozen.prepare(machine, place))
+                    # A boot that went wrong, on a busy host for one, is not for others to inherit.
+                    kept = directory if self._state == "running" else frozen.beside(directory)
                     with job.phase("freeze", "once its agent has hashed the modules"):
                         # Else each fork would hash them again: seconds, in an emulated machine.
                         self.transport.facts(timeout=_WARM_SECONDS)
                         self._keep_boot(place)
-                        found = frozen.freeze(running, place, directory, {"cell": job.cell.id})
+                        found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
                     self.transport.close()
-                    self._own_rows = len(self._squid.rows()) if self._squid else 0
+                    self._own_rows = len(self._proxy.rows()) if self._proxy else 0
                     return found
         return found
 
     def _keep_boot(self, place: Path) -> None:
         """The evidence of the boot goes with the frozen machine."""
-        rows = self._squid.rows() if self._squid else []
+        rows = self._proxy.rows() if self._proxy else []
         (place / "boot-requests.json").write_text(json.dumps(rows))
         if self._vm is not None:
             shutil.copy(self._vm.machine.console, place / "boot-console.log")
             shutil.copy(self._vm.machine.capture, place / "boot.pcap")
 
-    def _fork(self, rest: frozen.Frozen) -> None:
+    def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
         job = self._job
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
-            frozen.thaw(self._start(machine), rest)
+            running = self._start(machine)
+            frozen.thaw(running, rest)
             self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))
             self.transport.thaw(self.name, self.mac)
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
+        return running
 
     @property
     def mac(self) -> str:
@@ -321,22 +328,8 @@ class QemuNode:
 
     @property
     def expect(self) -> Mapping[str, Any]:
-        scenario = self._job.cell.scenario
-        proxied = scenario.proxied
-        driver = "driver" in self._job.cell.profile.installers
-        return {
-            "ca_sha256": self._authority.proxy.sha256 if scenario.intercept else None,
-            "cert_sha256": self._authority.module.sha256 if driver else None,
-            "cert_cn": self._authority.module.common_name,
-            "boot_kernel": self._built.manifest["kernel"] if self._built else None,
-            "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if proxied else None,
-            "origin_url": self._origin.url,
-            "origin_http_url": self._origin.http_url,
-            "secure_boot": scenario.secure_boot,
-            "intercept": scenario.intercept,
-            "auth": scenario.auth == "basic",
-            "gpu": False,
-        }
+        kernel = self._built.manifest["kernel"] if self._built else None
+        return expected.expected(self._job.cell, self._authority, self._origin, kernel)
 
     def exercise(self) -> None:
         """The three controls, the egress probes and the canary search."""
@@ -346,18 +339,16 @@ class QemuNode:
             stranger = self._built.stranger("nvidia.ko").read_bytes()
             self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
-        self.transport.hygiene(list(self._secrets().values()))
+        if not self._job.options.reproducing:
+            self.transport.hygiene(list(self._secrets().values()))
+
+    def symptom(self) -> str:
+        """What a customer sees, on this node."""
+        return surroundings.symptom(self._job.cell.scenario, self.transport, self._origin)
 
     def _secrets(self) -> dict[str, bytes]:
         """Name -> bytes that must be nowhere in the image."""
-        # One line of a key: it is the same in every form the key can be copied in.
-        secrets = {
-            "module signing key": self._authority.module.key_and_cert().splitlines()[2],
-            "proxy CA key": self._authority.proxy.key_and_cert().splitlines()[1],
-        }
-        if self._job.cell.scenario.auth == "basic":
-            secrets["proxy password"] = proxy_password(keys_dir()).encode()
-        return secrets
+        return expected.canaries(self._job.cell.scenario, self._authority, self._password)
 
     def ledger(self) -> dict[str, Any]:
         from fixtures import capture
@@ -365,14 +356,15 @@ class QemuNode:
 
         if self._vm is None:
             raise InfraError("the node is not up")
-        rows = self._squid.rows()[self._own_rows :] if self._squid else []
+        rows = self._proxy.rows()[self._own_rows :] if self._proxy else []
         files = [self._vm.machine.capture]
         if self._rest is not None:
             rows = json.loads((self._rest.directory / "boot-requests.json").read_text()) + rows
             files.append(self._rest.directory / "boot.pcap")
         allowed = at.peers(*self._macs)
         seen = [capture.classify(capture.read(file), allowed) for file in files]
-        return summarise(rows, seen) | {"build": self._job.record.build}
+        direct = len(self._google.requests) if self._google else 0
+        return summarise(rows, seen, google_direct=direct) | {"build": self._job.record.build}
 
     def keep_evidence(self, capsule: Path) -> None:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
@@ -388,12 +380,12 @@ class QemuNode:
         if self._rest is not None:
             for name in ("boot-console.log", "boot.pcap", "boot-requests.json"):
                 shutil.copy(self._rest.directory / name, capsule / name)
-        if self._squid is not None:
-            rows = self._squid.rows()
+        if self._proxy is not None:
+            rows = self._proxy.rows()
             (capsule / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         canary.blacken(capsule, self._secrets())
 
     def down(self) -> None:
-        self._transport = self._vm = self._squid = None
+        self._transport = self._vm = self._proxy = None
         with contextlib.suppress(Exception):  # the pool must get its room back whatever happens
             self._stack.close()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,11 @@ class Machine:
     variables: Path  # this machine's own variable store
     proxy_port: int | None
     metadata_port: int | None
+    google_port: int | None = None
+    # Unix sockets that lead to those ports, by name: with them the machine gets a network whose
+    # every other way is dropped without a word, where restrict=on refuses at once.
+    outlets: Mapping[str, str] | None = None
+    volume_mb: int = 0  # a second disk, empty
     accelerator: str = "tcg"
     kind: str = "q35"
     memory: int = 1024
@@ -68,8 +74,10 @@ class Machine:
         """QEMU's command line."""
         # smm=off is no choice here: the secure firmware keeps its variables in SMM.
         accel = "tcg,thread=multi" if self.accelerator == "tcg" else self.accelerator
-        proxy = _forward(at.PROXY, at.PROXY_PORT, self.proxy_port)
-        metadata = _forward(at.METADATA, at.METADATA_PORT, self.metadata_port)
+        proxy = self._forward(at.PROXY, at.PROXY_PORT, "proxy", self.proxy_port)
+        proxy += self._forward(at.GOOGLE, at.GOOGLE_PORT, "google", self.google_port)
+        metadata = self._forward(at.METADATA, at.METADATA_PORT, "metadata", self.metadata_port)
+        restrict = "off" if self.outlets is not None else "on"
         # The same id in a file and out of it: a saved state names its memory by it.
         ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:
@@ -91,9 +99,10 @@ class Machine:
             *["-device", "virtio-blk-pci,drive=root"],
             *["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"],
             *["-device", "virtio-blk-pci,drive=esp,bootindex=0"],
+            *self._volume(),
             *["-object", "rng-random,id=rng,filename=/dev/urandom"],
             *["-device", "virtio-rng-pci,rng=rng"],
-            *["-netdev", f"user,id=net0,restrict=on,ipv4=on,ipv6=on{proxy}"],
+            *["-netdev", f"user,id=net0,restrict={restrict},ipv4=on,ipv6=on{proxy}"],
             *["-device", f"virtio-net-pci,netdev=net0,mac={at.MAC},romfile="],
             *["-object", f"filter-dump,id=dump0,netdev=net0,file={self.capture}"],
             *["-netdev", f"user,id=net1,restrict=on,net={at.METADATA_NET},{second}"],
@@ -107,19 +116,50 @@ class Machine:
             *_START[self.start],
         ]
 
+    def _forward(self, address: str, port: int, name: str, target: int | None) -> str:
+        """What leads connections of the guest to ``address`` to a port of ours."""
+        if target is None:
+            return ""
+        place = f"TCP:127.0.0.1:{target}" if self.outlets is None else f"UNIX:{self.outlets[name]}"
+        return f",guestfwd=tcp:{address}:{port}-cmd:{_relay(place)}"
 
-_START = {"boot": [], "incoming": ["-incoming", "defer"], "stopped": ["-S"]}
+    def _volume(self) -> list[str]:
+        if not self.volume_mb:
+            return []
+        path = self.directory / "volume.raw"
+        with path.open("ab") as file:
+            file.truncate(self.volume_mb << 20)
+        drive = f"if=none,id=volume,format=raw,file={path}"
+        return ["-drive", drive, "-device", "virtio-blk-pci,drive=volume,serial=airlock-volume"]
 
 
-def _forward(address: str, guest: int, port: int | None) -> str:
-    """A forward from an address that the guest sees to a port here; one relay per connection."""
-    if port is None:
-        return ""
+def _relay(target: str) -> str:
     program = shutil.which("socat", path=host_env()["PATH"])
     if program is None:
         raise InfraError("socat is not installed", hint="airlock doctor --fix")
-    return f",guestfwd=tcp:{address}:{guest}-cmd:{program} STDIO TCP:127.0.0.1:{port}"
+    return f"{program} STDIO {target}"
 
+
+def _dropping() -> list[str]:
+    """What starts a program in a network whose only card swallows what it is given.
+
+    QEMU's user networking opens the guest's connections from there, and nobody ever answers.
+    """
+    program = shutil.which("unshare", path=host_env()["PATH"])
+    if program is None:
+        raise InfraError("unshare is not installed", hint="airlock doctor --fix")
+    prepare = (
+        "ip link set lo up && ip link add hole0 type veth peer name hole1 && "
+        # Without ARP and its like nothing has to be asked before a packet can be lost.
+        "ip link set hole0 arp off up && ip link set hole1 up && "
+        "ip addr add 198.18.0.1/15 dev hole0 && ip addr add fd00:5::1/64 dev hole0 nodad && "
+        "ip route add default dev hole0 && ip -6 route add default dev hole0 && "
+    )
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return [program, *user, "--net", "--", "/bin/sh", "-c", prepare + 'exec "$@"', "sh"]
+
+
+_START = {"boot": [], "incoming": ["-incoming", "defer"], "stopped": ["-S"]}
 
 Command = str | tuple[str, dict[str, Any]]
 
@@ -147,7 +187,7 @@ class VirtualMachine:
             with self._log.open("ab") as log:
                 # Under a keeper: should this process be killed, QEMU goes with it.
                 self._process = subprocess.Popen(
-                    keeper.command(self.machine.arguments()),
+                    keeper.command(self._command()),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -157,6 +197,10 @@ class VirtualMachine:
         except FileNotFoundError as e:
             raise InfraError(f"{e.filename} is not installed", hint="airlock doctor --fix") from e
         return self
+
+    def _command(self) -> list[str]:
+        arguments = self.machine.arguments()
+        return arguments if self.machine.outlets is None else [*_dropping(), *arguments]
 
     @property
     def pid(self) -> int:

@@ -115,12 +115,14 @@ class Options:
     """What the user asked of the whole run.
 
     ``fresh``: new keys and a new CA. ``boot_anew``: boot every machine from its firmware up instead
-    of forking one that was booted and frozen before.
+    of forking one that was booted and frozen before. ``reproducing``: it is the environment that
+    matters: its symptom is shown, and nodes are not searched for secrets.
     """
 
     fresh: bool = False
     boot_anew: bool = False
     keep: Keep = Keep.NEVER
+    reproducing: bool = False
 
 
 @dataclass
@@ -192,6 +194,9 @@ class Running(Protocol):
 
     def ledger(self) -> dict[str, Any]:
         """Requests the proxy saw and packets that tried another way out; JSON-able."""
+
+    def symptom(self) -> str:
+        """What the scenario's symptom script prints on the node; empty without one."""
 
     def keep_evidence(self, capsule: Path) -> None:
         """Put the serial console, the journal and the proxy's log into the capsule."""

@@ -186,6 +186,10 @@ class FakeRunning:
         """A good ledger."""
         return self._ledger
 
+    def symptom(self) -> str:
+        """A fake node shows none."""
+        return ""
+
     def keep_evidence(self, capsule: Path) -> None:
         """The serial console is there already."""
         del capsule

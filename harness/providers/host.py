@@ -84,6 +84,10 @@ class HostNode:
         """Nobody recorded its traffic."""
         return {}
 
+    def symptom(self) -> str:
+        """No scenario of ours surrounds it."""
+        return ""
+
     def keep_evidence(self, capsule: Path) -> None:
         """The facts are all there is."""
         del capsule

@@ -34,7 +34,7 @@ def identity(reader: Reader) -> dict[str, Any]:
 
 
 def operating_system(reader: Reader) -> dict[str, Any]:
-    """os-release's id, version_id, codename and pretty_name."""
+    """os-release's id, version_id, codename and pretty_name; the version of the GNU C library."""
     text = reader.text("/etc/os-release") or reader.text("/usr/lib/os-release", "os")
     values = assignments(text or "")
     return {
@@ -42,7 +42,17 @@ def operating_system(reader: Reader) -> dict[str, Any]:
         "version_id": values.get("VERSION_ID"),
         "codename": values.get("VERSION_CODENAME"),
         "pretty_name": values.get("PRETTY_NAME"),
+        "glibc": _glibc() if reader.need_live("os.glibc") else None,
     }
+
+
+def _glibc() -> Optional[str]:
+    """The version of the C library this runs with ("2.36"); None where it is another's."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except ValueError:  # musl knows no such name
+        return None
+    return version if name == "glibc" else None
 
 
 def kernel(reader: Reader) -> dict[str, Any]:

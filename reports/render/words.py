@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from reports.model import Cell, Report, Run
-from reports.summary import unproved
+from reports.summary import is_named, unproved
 from reports.text import count
 
 _MARKS = {
@@ -35,6 +35,9 @@ def verdict_words(cell: Cell) -> str:
     """Say a cell's verdict against what was expected of it."""
     if cell.verdict == "not-run":
         return "not run"
+    if cell.expected == "named":
+        named = "named" if is_named(cell) else "not named"
+        return f"{cell.verdict}, and the cause was {named}: {cell.named_by}"
     if cell.verdict == "refused":
         return "refused, as expected" if cell.expected == "refused" else "refused, not expected"
     if cell.expected == "refused":

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness import state
-from harness.lab.node import proxy_password
+from harness.lab.surroundings import proxy_password
 from installers.collect.search import forms
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("main-job")]

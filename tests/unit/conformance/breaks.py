@@ -319,6 +319,58 @@ def _(s: Sample) -> None:
     s.facts["disk"][0]["free"] = 64 << 20
 
 
+@of("clock-two-days-behind")
+def _(s: Sample) -> None:
+    s.facts["clock"] -= 2 * 86400
+
+
+@of("port-taken")
+def _(s: Sample) -> None:
+    s.facts["network"]["listening"].append("tcp 127.0.0.53:53")
+
+
+@of("volume-unmounted")
+def _(s: Sample) -> None:
+    s.facts["volumes"].append({"name": "vdc", "size": 100 << 30, "uses": []})
+
+
+@of("glibc-old")
+def _(s: Sample) -> None:
+    s.facts["os"]["glibc"] = "2.9"
+
+
+@of("nouveau-named")
+def _(s: Sample) -> None:
+    s.facts["loaded_modules"].append("nouveau")
+
+
+@of("egress-dropped")
+def _(s: Sample) -> None:
+    for probe in s.facts["probes"]:
+        probe.update(outcome="timeout", seconds=1.5)
+
+
+@of("google-unresolved")
+def _(s: Sample) -> None:
+    s.expect["google_url"] = "https://storage.airlock.invalid/"
+
+
+@of("curl-slowed-down")
+def _(s: Sample) -> None:
+    s.home[".curlrc"] = "limit-rate = 50k\n"
+
+
+@of("curl-cut-short")
+def _(s: Sample) -> None:
+    s.home[".curlrc"] = "max-filesize = 1000000\n"
+
+
+@of("key-server-script")
+def _(s: Sample) -> None:
+    text = "gpg --keyserver hkp://keyserver.example.org --recv-keys A4B469963BF863CC"
+    s.facts["key_servers"] = [{"path": "/usr/local/sbin/add-key", "line": 1, "text": text}]
+
+
 # More ways to be wrong than the sabotages show.
 @of("also: a key baked into the image")
 def _(s: Sample) -> None:

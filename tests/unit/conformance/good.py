@@ -154,6 +154,14 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
         "schema": 1,
         "unreadable": {},
         "clock": now,
+        "received": now + 0.2,
+        "os": {"id": "debian", "version_id": "12", "glibc": "2.36"},
+        "network": {"listening": ["tcp 0.0.0.0:22", "tcp [::]:22"]},
+        "volumes": [
+            {"name": "vda", "size": 100 << 30, "uses": ["/"]},
+            {"name": "vdb", "size": 90 << 20, "uses": []},
+        ],
+        "key_servers": [],
         "kernel": {
             "release": KERNEL,
             "tainted": 1 << 12,
@@ -186,8 +194,8 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
             ),
         ],
         "probes": [
-            {"target": "tcp 192.0.2.1:443", "outcome": "timeout", "seconds": 1.5},
-            {"target": "tcp [2001:db8::1]:443", "outcome": "timeout", "seconds": 1.5},
+            {"target": "tcp 192.0.2.1:443", "outcome": "ECONNREFUSED", "seconds": 0.1},
+            {"target": "tcp [2001:db8::1]:443", "outcome": "ECONNREFUSED", "seconds": 0.1},
             {"target": "dns probe.invalid", "outcome": "timeout", "seconds": 1.5},
         ],
         "systemd": {"state": "running", "failed": [], "version": "252"},
@@ -249,6 +257,10 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "intercept": True,
         "auth": False,
         "gpu": False,
+        "refuses": True,
+        "ports": [53],
+        "glibc": "2.36",
+        "google_url": None,
         "real_proxy": proxy,
     }
     return Sample("intercepted", _facts(ca, bundle), expect, _ledger(True))

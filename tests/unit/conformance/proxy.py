@@ -25,7 +25,7 @@ class _Handler(socketserver.StreamRequestHandler):
                     "407 Proxy Authentication Required", 'Proxy-Authenticate: Basic realm="x"'
                 )
             elif not request.startswith("CONNECT "):
-                self._answer("200 OK")
+                self._answer("200 OK", size=int(self._size(request)))
             else:
                 self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 self._intercept()
@@ -40,9 +40,15 @@ class _Handler(socketserver.StreamRequestHandler):
                 login = base64.b64decode(value.removeprefix("Basic ")).decode()
         return request, login
 
-    def _answer(self, status: str, *headers: str) -> None:
-        lines = [f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "Connection: close", "", ""]
-        self.wfile.write("\r\n".join(lines).encode())
+    def _size(self, request: str) -> str:
+        """N of a request for ``/bytes/N``, as our origin has it."""
+        path = request.split()[1]
+        return path.rpartition("/bytes/")[2] if "/bytes/" in path else "0"
+
+    def _answer(self, status: str, *headers: str, size: int = 0) -> None:
+        length = f"Content-Length: {size}"
+        lines = [f"HTTP/1.1 {status}", *headers, length, "Connection: close", "", ""]
+        self.wfile.write("\r\n".join(lines).encode() + bytes(size))
 
     def _intercept(self) -> None:
         with self.server.tls.wrap_socket(self.connection, server_side=True) as tls:

@@ -1,0 +1,52 @@
+"""What the lab knows of a node before anybody has asked it: what its checks may expect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.lab import addresses as at
+from harness.lab.surroundings import OBJECT_URL
+
+if TYPE_CHECKING:
+    from fixtures.origin import Origin
+    from fixtures.pki import Authority
+    from fixtures.scenarios import Scenario
+    from harness.cells import Cell
+
+
+def expected(
+    cell: Cell, authority: Authority, origin: Origin, kernel: str | None
+) -> dict[str, Any]:
+    """What holds on a good node of this cell; ``kernel``: the release that it boots."""
+    scenario = cell.scenario
+    driver = "driver" in cell.profile.installers
+    ca = authority.signing_ca(scenario.trust.ca)
+    return {
+        "ca_sha256": ca.sha256 if scenario.intercept else None,
+        "cert_sha256": authority.module.sha256 if driver else None,
+        "cert_cn": authority.module.common_name,
+        "boot_kernel": kernel,
+        "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if scenario.proxied else None,
+        "origin_url": origin.url,
+        "origin_http_url": origin.http_url,
+        "secure_boot": scenario.secure_boot,
+        "intercept": scenario.intercept,
+        "auth": scenario.auth == "basic",
+        "gpu": False,
+        "refuses": True,
+        "ports": list(scenario.needs.ports),
+        "glibc": scenario.needs.glibc or None,
+        "google_url": OBJECT_URL if scenario.google.direct else None,
+    }
+
+
+def canaries(scenario: Scenario, authority: Authority, password: str) -> dict[str, bytes]:
+    """Name -> bytes that must be nowhere in the image."""
+    # One line of a key: it is the same in every form the key can be copied in.
+    found = {
+        "module signing key": authority.module.key_and_cert().splitlines()[2],
+        "proxy CA key": authority.proxy.key_and_cert().splitlines()[1],
+    }
+    if scenario.auth == "basic":
+        found["proxy password"] = password.encode()
+    return found

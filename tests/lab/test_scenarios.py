@@ -1,0 +1,76 @@
+"""Scenarios as a user reproduces them: real images, proxies, firmware, kernels.
+
+The quick ones are forks of one frozen machine; the others build an image or boot a machine of their
+own. All of them together take longer than the required suite may.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.scenarios import load_scenario, load_scenarios
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("scenarios")]
+
+#: Ends before a machine is booted, or starts with a machine that another one booted.
+QUICK = ("ca-expired", "proxy-allowlist", "proxy-503", "ca-rotated", "clock-behind", "disk-20g")
+FAULTY = sorted(name for name, s in load_scenarios().items() if s.expected == "named")
+SLOW = [name for name in FAULTY if name not in QUICK]
+STAND = ("proxy", "proxy-auth", "proxy-intercept", "proxy-google-direct")
+
+
+def reproduce(
+    out: Path, *words: str, stdin: str = ""
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """The process, and what the symptom's script printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "reproduce", *words, "--out", str(out)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    texts = [path.read_text() for path in out.glob("latest/cells/*/symptom.txt")]
+    return done, "".join(texts)
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_the_symptom_is_seen_and_the_cause_is_named(tmp_path: Path, name: str) -> None:
+    scenario = load_scenario(name)
+    done, symptom = reproduce(tmp_path, name)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert scenario.shows(symptom), symptom
+    assert f"named by the check {scenario.named_by}:" in done.stdout or (
+        f"named by the installers ({scenario.named_by}):" in done.stdout
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAND)
+def test_a_node_stands_what_it_is_made_for(tmp_path: Path, name: str) -> None:
+    """Somebody who is not made for it sees the symptom, on the same node."""
+    done, symptom = reproduce(tmp_path, name)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert load_scenario(name).shows(symptom), symptom
+
+
+def test_two_at_once_and_a_shell(tmp_path: Path) -> None:
+    """The later one tells its story; both causes are found, and the shell is on that node."""
+    own = tmp_path / "hurried.toml"
+    own.write_text("[scenario]\ntitle = 'Ours'\n[needs]\nports = [22]\n")
+    commands = "date +%Y\nfalse\nexit\n"
+    name = f"clock-behind+disk-20g+{own}"
+    done, symptom = reproduce(tmp_path, name, "--shell", stdin=commands)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert load_scenario("disk-20g").shows(symptom), symptom
+    assert "named by the check system.disk:" in done.stdout
+    also = next(line for line in done.stdout.splitlines() if line.startswith("failed as well"))
+    assert {"system.clock", "system.ports-free"} <= set(also.replace(",", "").split())
+    assert "[exit code 1]" in done.stdout
