@@ -40,8 +40,8 @@ SCHEMA = 1
 NEEDS = {"proxy": {"systemd"}, "modules": {"certificates"}, "installers": {"state"}}
 AREAS = (
     *("identity", "os", "kernel", "python", "secure_boot", "network", "proxy", "trust"),
-    *("modules", "loaded_modules", "signing", "systemd", "disk", "memory", "journal"),
-    *("installers", "hygiene", "packages", "kernel_log_flags"),
+    *("modules", "loaded_modules", "signing", "systemd", "disk", "volumes", "key_servers"),
+    *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
 )
 
 

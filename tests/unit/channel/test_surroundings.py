@@ -8,6 +8,7 @@ import pytest
 
 from installers.collect import keyservers, volumes
 from installers.collect.reader import Reader
+from installers.facts import AREAS, Collector
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -88,3 +89,10 @@ def test_scripts_that_ask_a_key_server(tmp_path: Path) -> None:
         ("/opt/vendor/bin/b", 1),
     ]
     assert found[0]["text"] == "gpg --batch --recv-keys A4B4"
+
+
+def test_whatever_the_facts_hold_is_an_area(tree: Path) -> None:
+    """One that AREAS lacks would be null for ever, without a word why."""
+    about = {"schema", "nonce", "clock", "seconds", "timings", "unreadable"}
+    found = {"controls", "probes"}
+    assert set(Collector(str(tree)).collect()) - about - found == set(AREAS)

@@ -357,7 +357,7 @@ def _(s: Sample) -> None:
 
 @of("curl-slowed-down")
 def _(s: Sample) -> None:
-    s.home[".curlrc"] = "limit-rate = 50k\n"
+    s.home[".curlrc"] = "limit-rate = 1k\n"
 
 
 @of("curl-cut-short")
