@@ -124,7 +124,7 @@ def test_a_holder_that_hangs_is_killed(
     os.kill(node.holder.pid, signal.SIGSTOP)
     kept.end(node.name)
     assert not node.holder.alive
-    assert not alive(node.processes[0].pid)
+    wait_for(lambda: not alive(node.processes[0].pid))
     assert bench.leftovers() == []
 
 
