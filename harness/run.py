@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,8 @@ class Request:
 
     ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
     pytest's ``-k`` over node ids, which hold cell and check. ``visit`` is called with each cell
-    after its checks, while its node (if it has one) is still up, and may use the terminal.
+    after its checks, while its node (if it has one) is still up, and may use the terminal; Ctrl-C
+    is a KeyboardInterrupt in it, which stops the run in order where it is not caught.
     """
 
     cells: Sequence[Cell]
@@ -128,8 +129,7 @@ def run(request: Request) -> Outcome:
             cause = _check(request, broker, directory, brake, len(tried))
         if request.visit and not brake.pulled:
             screen.close()
-            for station in pool.stations.values():
-                request.visit(station)
+            _visit(request.visit, pool, brake)
         pool.settle()
         done = {
             cell.id: compose_cell(pool.stations[cell.id], cause, pool.lost)
@@ -196,8 +196,20 @@ class Brake:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _pull(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """For code that waits for a person: Ctrl-C and SIGTERM raise in it, as they usually do."""
+        if self._before:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, _terminated)
+        try:
+            yield
+        finally:
+            for number in self._before:
+                signal.signal(number, self._pull)
+
+    def pull(self) -> None:
+        """Stop in order; a second time: now."""
         self.pulled += 1
         self.since = self.since or time.monotonic()
         self._pool.stop()
@@ -205,6 +217,24 @@ class Brake:
             self._note("stopping in order; once more ends everything now")
         else:
             end_children(self._record.id, self._record.owned)
+
+    def _pull(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.pull()
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise SystemExit(Exit.UNKNOWN)
+
+
+def _visit(visit: Callable[[Station], None], pool: Pool, brake: Brake) -> None:
+    try:
+        with brake.lifted():
+            for station in pool.stations.values():
+                visit(station)
+    except KeyboardInterrupt:
+        brake.pull()
 
 
 def _untried(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> dict[str, model.Cell]:

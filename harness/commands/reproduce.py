@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from harness.providers.base import Options
     from harness.run import Request
     from harness.run import run as run_cells
+    from reports.text import plain
 
     catalog = load_catalog()
     scenario = catalog.scenario(args.scenario)
@@ -65,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     (cell,) = outcome.report.cells
-    print("\n".join(_told(scenario, cell, seen.output)))
+    print(plain("\n".join(_told(scenario, cell, seen.output))))
     print(f"\nreport: {outcome.directory / 'index.html'}")
-    return _exit(cell)
+    return _exit(cell) if outcome.report.run.finished else Exit.UNKNOWN
 
 
 @dataclass
@@ -119,6 +120,9 @@ def _shell(transport: Transport) -> None:
             done = transport.run(f"exec 2>&1\n{line}", timeout=_SHELL_SECONDS)
         except InfraError as error:
             print(f"airlock: {error.message}")
+            continue
+        except KeyboardInterrupt:
+            print("\nnot waited for: it goes on on the node")
             continue
         print(done.out.decode(errors="replace"), end="")
         if done.code:

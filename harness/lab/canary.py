@@ -41,18 +41,24 @@ def blacken(directory: Path, secrets: Mapping[str, bytes]) -> list[str]:
     Evidence holds what a node really sent: a capture has the proxy's password, in the header that
     every request carries. Lengths stay as they are, so that captures can still be read.
     """
-    wanted = {form for secret in secrets.values() for form in forms(secret).values()}
     touched = []
     for path in sorted(directory.iterdir()):
         if not path.is_file() or path.is_symlink():
             continue
-        data = clean = path.read_bytes()
-        for form in wanted:
-            clean = clean.replace(form, b"*" * len(form))
+        data = path.read_bytes()
+        clean = blackened(data, secrets)
         if clean != data:
             path.write_bytes(clean)
             touched.append(path.name)
     return touched
+
+
+def blackened(data: bytes, secrets: Mapping[str, bytes]) -> bytes:
+    """``data`` with stars in place of the secrets, whatever form they have in it."""
+    for secret in secrets.values():
+        for form in forms(secret).values():
+            data = data.replace(form, b"*" * len(form))
+    return data
 
 
 def _data(fd: int) -> Iterator[tuple[int, int]]:

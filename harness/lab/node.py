@@ -343,8 +343,9 @@ class QemuNode:
             self.transport.hygiene(list(self._secrets().values()))
 
     def symptom(self) -> str:
-        """What a customer sees, on this node."""
-        return surroundings.symptom(self._job.cell.scenario, self.transport, self._origin)
+        """What a customer sees, on this node; without the secrets in it."""
+        said = surroundings.symptom(self._job.cell.scenario, self.transport, self._origin)
+        return canary.blackened(said, self._secrets()).decode(errors="replace")
 
     def _secrets(self) -> dict[str, bytes]:
         """Name -> bytes that must be nowhere in the image."""

@@ -125,12 +125,12 @@ def script(text: str, origin: Origin) -> str:
     return exports + textwrap.dedent(text)
 
 
-def symptom(scenario: Scenario, transport: AgentTransport, origin: Origin) -> str:
+def symptom(scenario: Scenario, transport: AgentTransport, origin: Origin) -> bytes:
     """What the symptom's script prints on the node, errors and all."""
     said = transport.run(
         f"exec 2>&1\n{script(scenario.scripts.symptom, origin)}", timeout=_SCRIPT_SECONDS
     )
-    return said.out.decode(errors="replace")
+    return said.out
 
 
 def outlets(

@@ -42,7 +42,7 @@ BEHAVIOURS = {
     "stale": "answers with the facts of an earlier exchange",
 }
 #: Where ``pause`` stops a cell for a minute, so that the harness can be killed there.
-STAGES = ("build", "boot", "facts", "end")
+STAGES = ("build", "boot", "facts", "symptom", "end")
 PAUSE = 60.0
 KEYS = ("behaviour", "seconds", "facts", "memory_mb", "disk_mb", "child", "serial", "pause")
 
@@ -188,6 +188,7 @@ class FakeRunning:
 
     def symptom(self) -> str:
         """A fake node shows none."""
+        self._reached("symptom")
         return ""
 
     def keep_evidence(self, capsule: Path) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.unit.core.test_bad_days import belongs_to, wait_for
 from tests.unit.core.workbench import Bench
 
 SCENARIO = """
@@ -17,6 +23,7 @@ expected = "named"
 stage = "node"
 """
 HELD = '["*"]\n["*".facts]\nloaded_modules = ["nouveau"]\n'
+PROMPT = b"airlock node# "
 
 
 @pytest.fixture
@@ -108,3 +115,56 @@ def test_a_run_takes_scenarios_put_together(bench: Bench, ours: str) -> None:
     (cell,) = bench.report().cells
     assert cell.id == "debian-12+proxy-auth+ours+driver"
     assert "modules.nouveau should have named the cause" in output
+
+
+def test_no_name_and_help(bench: Bench) -> None:
+    status, output = reproduce(bench)
+    assert status == 2, output
+    assert "the following arguments are required: SCENARIO" in output
+
+
+def test_ctrl_c_while_the_symptom_is_shown_stops_in_order(bench: Bench) -> None:
+    bench.script.write_text('["*"]\npause = "symptom"\nchild = true\n')
+    process = bench.start("reproduce", "proxy-intercept", "--provider", "fake")
+    wait_for(lambda: list(bench.path.glob("out/*/cells/*/paused-symptom")), 120)
+    (run,) = bench.leftovers()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, output
+    assert "stopping in order" in output
+    assert "Traceback" not in output
+    assert bench.report().run.finished is None
+    assert bench.leftovers() == []
+    assert belongs_to(run) == []
+
+
+def test_ctrl_c_in_the_shell_gives_a_new_prompt(bench: Bench) -> None:
+    """As in any shell; the node stays up until the shell is left."""
+    process = bench.start(
+        "reproduce", "proxy-intercept", "--provider", "fake", "--shell", stdin=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    said, until = b"", time.monotonic() + 240
+    while said.count(PROMPT) < 2:
+        assert time.monotonic() < until, said
+        # Again if nothing comes of it: one that arrives just before the read is seen after it.
+        if said.endswith(PROMPT) and not select.select([process.stdout], [], [], 1)[0]:
+            process.send_signal(signal.SIGINT)
+        elif select.select([process.stdout], [], [], 1)[0]:
+            said += os.read(process.stdout.fileno(), 4096)
+    output, _ = process.communicate("uname\nexit\n", timeout=60)
+    assert process.returncode == 0, output
+    assert b"stopping" not in said
+    assert "a fake node cannot do 'exec'" in output
+    assert "This node is made for it" in output
+
+
+def test_what_a_node_says_cannot_reach_the_terminal(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "volume.toml"
+    path.write_text(SCENARIO.replace("modules.nouveau", "system.volumes"))
+    disk = '{name = "vdb\\u001b[2Jx", size = 107374182400, uses = []}'
+    bench.script.write_text(f'["*"]\n["*".facts]\nvolumes = [{disk}]\n')
+    status, output = reproduce(bench, str(path))
+    assert status == 0, output
+    assert "/dev/vdbx: 100 GiB, mounted nowhere" in output
+    assert "\x1b" not in output

@@ -83,13 +83,15 @@ class Bench:
             **more,
         }
 
-    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, stdin: int = subprocess.DEVNULL, **environment: str
+    ) -> subprocess.Popen[str]:
         """``airlock WORDS`` as a process of its own, in a session of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "harness.cli", *words],
             cwd=self.path,
             env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,7 +101,7 @@ class Bench:
     def start_run(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """``airlock run`` on the fake provider with the small checks."""
         fixed = ("run", "--provider", "fake", "--checks", str(self.checks))
-        return self.start(*fixed, *words, **environment)
+        return self.start(*fixed, *words, stdin=subprocess.DEVNULL, **environment)
 
     def run(self, *words: str, **environment: str) -> tuple[int, str]:
         """The same, to its end: exit status and output."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.lab.canary import blacken, search
+from harness.lab.canary import blacken, blackened, search
 
 SECRET = b"p@:/%#0123456789abcdef"
 
@@ -61,3 +61,11 @@ def test_evidence_loses_its_secrets_and_keeps_its_length(tmp_path: Path) -> None
     assert len(capture.read_bytes()) == len(header) + 4
     assert search(capture, {"password": SECRET}) == []
     assert other.read_bytes() == b"nothing"
+
+
+def test_what_a_program_said_is_shown_without_its_secrets() -> None:
+    said = b"* Proxy auth using Basic with user 'airlock'\n> http://u:" + SECRET + b"@h:1\n"
+    shown = blackened(said, {"password": SECRET})
+    assert SECRET not in shown
+    assert len(shown) == len(said)
+    assert shown.startswith(b"* Proxy auth")
