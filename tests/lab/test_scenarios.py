@@ -1,11 +1,12 @@
 """Scenarios as a user reproduces them: real images, proxies, firmware, kernels.
 
-The quick ones are forks of one frozen machine; the others build an image or boot a machine of their
-own. All of them together take longer than the required suite may.
+The quick ones are forks of the machine that the main job's tests froze, and run after them; the
+others build an image or boot a machine of their own: the required suite has no time for them.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,9 @@ import pytest
 
 from fixtures.scenarios import load_scenario, load_scenarios
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("scenarios")]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("main-job")]
 
-#: Ends before a machine is booted, or starts with a machine that another one booted.
-QUICK = ("ca-expired", "proxy-allowlist", "proxy-503", "ca-rotated", "clock-behind", "disk-20g")
+QUICK = ("ca-rotated", "clock-behind")
 FAULTY = sorted(name for name, s in load_scenarios().items() if s.expected == "named")
 SLOW = [name for name in FAULTY if name not in QUICK]
 STAND = ("proxy", "proxy-auth", "proxy-intercept", "proxy-google-direct")
@@ -61,11 +61,11 @@ def test_a_node_stands_what_it_is_made_for(tmp_path: Path, name: str) -> None:
     assert load_scenario(name).shows(symptom), symptom
 
 
-def test_two_at_once_and_a_shell(tmp_path: Path) -> None:
-    """The later one tells its story; both causes are found, and the shell is on that node."""
+def test_two_at_once_with_ones_own_and_a_shell(tmp_path: Path) -> None:
+    """The later one tells its story; every cause is found, and the shell is on that node."""
     own = tmp_path / "hurried.toml"
     own.write_text("[scenario]\ntitle = 'Ours'\n[needs]\nports = [22]\n")
-    commands = "date +%Y\nfalse\nexit\n"
+    commands = "date -u +year=%Y\nhostname\n\nfalse\nexit\necho never\n"
     name = f"clock-behind+disk-20g+{own}"
     done, symptom = reproduce(tmp_path, name, "--shell", stdin=commands)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
@@ -73,4 +73,8 @@ def test_two_at_once_and_a_shell(tmp_path: Path) -> None:
     assert "named by the check system.disk:" in done.stdout
     also = next(line for line in done.stdout.splitlines() if line.startswith("failed as well"))
     assert {"system.clock", "system.ports-free"} <= set(also.replace(",", "").split())
+    behind = dt.timedelta(hours=load_scenario("clock-behind").clock.offset_hours)
+    assert f"year={(dt.datetime.now(dt.UTC) + behind).year}" in done.stdout
+    assert "airlock node# airlock-" in done.stdout  # a fork has a name of its own
     assert "[exit code 1]" in done.stdout
+    assert "never" not in done.stdout
