@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument(
         "scenario",
+        nargs="?",
         metavar="SCENARIO",
         help="a scenario's name, several put together (a+b), or the path of your own",
     )
@@ -44,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
     from harness.catalog import load_catalog
+    from harness.errors import UsageError
     from harness.matrix import Selection, select
     from harness.providers.base import Options
     from harness.run import Request
@@ -51,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from reports.text import plain
 
     catalog = load_catalog()
+    if args.scenario is None:
+        shipped = ", ".join(sorted(catalog.scenarios))
+        raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
     selection = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
     cells = select([], selection, catalog)

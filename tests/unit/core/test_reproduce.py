@@ -117,10 +117,11 @@ def test_a_run_takes_scenarios_put_together(bench: Bench, ours: str) -> None:
     assert "modules.nouveau should have named the cause" in output
 
 
-def test_no_name_and_help(bench: Bench) -> None:
+def test_no_name_gets_a_list(bench: Bench) -> None:
     status, output = reproduce(bench)
     assert status == 2, output
-    assert "the following arguments are required: SCENARIO" in output
+    assert "which scenario?" in output
+    assert "clock-behind, direct, disk-20g" in output
 
 
 def test_ctrl_c_while_the_symptom_is_shown_stops_in_order(bench: Bench) -> None:
