@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.lab.vm import Command, VirtualMachine
+from harness.lab.vm import PATIENCE, Command, VirtualMachine
 
 #: Memory that lies in a shared file is left out of the state; experimental since QEMU 4.0.
 IGNORE_SHARED = "x-ignore-shared"
@@ -21,7 +21,9 @@ def _capability(ignore_shared: bool) -> Command:
     return ("migrate-set-capabilities", {"capabilities": [setting]})
 
 
-def save(vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float = 60) -> None:
+def save(
+    vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float = PATIENCE
+) -> None:
     """Write the state of a stopped machine to ``state``; with its memory, unless that is shared.
 
     The machine stays, stopped, and gives up its disks until it runs on (``cont``).
@@ -42,7 +44,9 @@ def save(vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float
         raise InfraError("QEMU could not save the machine's state")
 
 
-def restore(vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float = 30) -> None:
+def restore(
+    vm: VirtualMachine, state: Path, *, ignore_shared: bool, timeout: float = PATIENCE
+) -> None:
     """Read the state into a machine that was started for it; it is stopped afterwards."""
     commands = [_capability(True)] if ignore_shared else []
     uri = f"exec:cat {shlex.quote(str(state))}"

@@ -310,7 +310,7 @@ class QemuNode:
             frozen.thaw(running, rest)
             self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))
-            self.transport.thaw(self.name, self.mac)
+            self.transport.thaw(self.name, self.mac, timeout=vm.PATIENCE)
         self._rest = rest
         job.record.provenance["frozen"] = rest.manifest["frozen"]
         return running

@@ -26,6 +26,10 @@ from harness.lab import addresses as at
 from harness.lab.firmware import Firmware
 from harness.lab.namespace import host_env
 
+#: Seconds for what takes a fraction of one on a quiet host. Whether QEMU lives is seen meanwhile,
+#: so patience with a host that is overcommitted costs nothing.
+PATIENCE = 120.0
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -240,7 +244,7 @@ class VirtualMachine:
         plain = "".join(c for c in text if c == "\n" or c.isprintable())
         return "\n".join([line for line in plain.splitlines() if line.strip()][-lines:])
 
-    def monitor(self, *commands: Command, timeout: float = 20) -> list[Any]:
+    def monitor(self, *commands: Command, timeout: float = PATIENCE) -> list[Any]:
         """Send QMP commands, in order; return what each answered.
 
         A command is a name, or a name and its arguments
@@ -266,7 +270,7 @@ class VirtualMachine:
                 answers.append(_answer(name, stream))
         return answers[1:]
 
-    def human(self, line: str, timeout: float = 60) -> str:
+    def human(self, line: str, timeout: float = PATIENCE) -> str:
         """One command of the monitor for people; returns what it printed, "" for most that work.
 
         Snapshots and forwards have no other command in the QEMU releases that we support.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +145,28 @@ def test_a_fork_is_saved_runs_on_and_is_resumed_from_the_files_alone(
         saved.resume(running, files)
         assert running.monitor("query-status")[0]["status"] == "running"
         assert same(before, memory(running, tmp_path / "memory"))
+
+
+@pytest.mark.slow
+def test_a_fork_on_a_host_that_gives_it_no_time_is_waited_for(tmp_path: Path) -> None:
+    """QEMU stands still for longer than it takes on any machine that has time for it."""
+    machine = bare(tmp_path / "first")
+    directory = tmp_path / "frozen"
+    with frozen.making(directory) as place:
+        prepared = frozen.prepare(machine, place)
+        with in_its_firmware(prepared) as running:
+            rest = frozen.freeze(running, place, directory, {})
+    scratch = tmp_path / "fork"
+    scratch.mkdir()
+    with vm.VirtualMachine(frozen.fork(rest, replace(machine, directory=scratch))) as running:
+        running.monitor("query-status")
+        # QEMU is the keeper's child.
+        (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGSTOP)
+        timer = threading.Timer(35, os.kill, (int(child), signal.SIGCONT))
+        timer.start()
+        frozen.thaw(running, rest)
+        assert running.monitor("query-status")[0]["status"] == "running"
 
 
 def test_qemu_is_asked_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
