@@ -176,7 +176,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "memory": machine.memory,
         "cores": machine.cores,
         "method": method(),
-        "format": 4,
+        "format": 5,
     }
 
 
