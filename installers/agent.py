@@ -1,7 +1,7 @@
 """The agent: answers the host's questions over one channel, from boot to shutdown.
 
 One JSON object a line, both ways. The host asks {"id", "op", ...}; the answer is {"id", "ok": true,
-"result"} or {"id", "ok": false, "error"}. Requests run side by side, each in its thread, so that a
+"result"} or {"id", "ok": false, "error"}. Long ones run side by side, each in its thread, so that a
 program that hangs does not silence the node; an answer is found by its id. Two events come
 unasked: "hello" when the agent starts and "ready" when systemd has finished booting. The agent
 is resident so that a question costs the answer and not the start of Python.
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import queue
 import secrets
 import subprocess
 import sys
@@ -43,6 +44,8 @@ PART_SUFFIX = ".airlock-part"
 # Answered before anything else runs: a fork wakes up with daemons that all see a new clock at once.
 # Programs are not started from these, so nothing inherits the priority.
 URGENT = ("ping", "hello", "identity", "facts", "thaw")
+# Answered by the thread that reads: to start one would cost a fork more than the answer.
+AT_ONCE = ("ping", "hello", "identity", "thaw")
 URGENT_NICE, USUAL_NICE, PATIENT_NICE = -20, 0, 10
 REQUIRED = object()
 # systemctl(1), is-system-running
@@ -100,6 +103,9 @@ class Agent:
         self._facts = Collector()
         self._programs = Programs()
         self._slots = threading.BoundedSemaphore(MAX_REQUESTS)
+        self._asked: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._idle = 0  # threads that wait for the next request
+        self._lock = threading.Lock()
         self._event: dict[str, Any] = {}
         # Tells a host whether the agent it asked is the one it hears now.
         self._name = secrets.token_hex(8)
@@ -200,7 +206,23 @@ class Agent:
         if not self._slots.acquire(blocking=False):
             self._refuse(request.get("id"), f"busy: {MAX_REQUESTS} requests are running")
             return
-        threading.Thread(target=self._answer, args=(request,), daemon=True).start()
+        if request.get("op") in AT_ONCE:
+            self._answer(request)
+            return
+        with self._lock:
+            self._idle -= 1
+            more = self._idle < 0
+            self._idle = max(self._idle, 0)
+        if more:
+            threading.Thread(target=self._work, daemon=True).start()
+        self._asked.put(request)
+
+    def _work(self) -> None:
+        """A thread: answers, and waits for more. They stay: starting one is dear to a fork."""
+        while True:
+            self._answer(self._asked.get())
+            with self._lock:
+                self._idle += 1
 
     def _refuse(self, number: Any, error: str) -> None:
         self._send({"id": number, "ok": False, "error": error})
@@ -208,8 +230,7 @@ class Agent:
     def _answer(self, request: Request) -> None:
         """Runs one operation; whatever breaks in it becomes the answer."""
         number, name = request.get("id"), request.get("op")
-        if name not in URGENT:
-            _nice(USUAL_NICE)
+        _nice(URGENT_NICE if name in URGENT else USUAL_NICE)
         try:
             operation = self._operations.get(name) if isinstance(name, str) else None
             if operation is None:

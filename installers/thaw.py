@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 import time
-from pathlib import Path
 from typing import Any
 
 # linux/sockios.h and linux/if_arp.h. A program started for it would cost an emulated fork more than
@@ -28,19 +27,36 @@ def thaw(clock: float, entropy: bytes, name: str, mac: str, card: str = "eth0") 
     Returns machine_id, hostname and clock, read back. Raises OSError where the kernel refuses.
     """
     time.clock_settime(time.CLOCK_REALTIME, clock)
-    with Path("/dev/urandom").open("wb", buffering=0) as pool:
+    pool = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    try:
         fcntl.ioctl(
             pool, _RNDADDENTROPY, struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
         )
         # Kernels before 4.14 reseed by themselves within minutes only.
         with contextlib.suppress(OSError):
             fcntl.ioctl(pool, _RNDRESEEDCRNG)
+    finally:
+        os.close(pool)
     machine_id = os.urandom(16).hex()
-    Path("/etc/machine-id").write_text(machine_id + "\n", encoding="ascii")
+    _write("/etc/machine-id", machine_id)
     socket.sethostname(name)
-    Path("/etc/hostname").write_text(name + "\n", encoding="ascii")
+    _write("/etc/hostname", name)
     address = bytes.fromhex(mac.replace(":", ""))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         request = struct.pack("16sH14s", card.encode(), _ARPHRD_ETHER, address)
         fcntl.ioctl(link, _SIOCSIFHWADDR, request)
     return {"machine_id": machine_id, "hostname": socket.gethostname(), "clock": time.time()}
+
+
+def _write(path: str, line: str) -> None:
+    """Puts one line into a file, in place.
+
+    Emptied first, as one writes a file usually, ext4 would write it to the disk at once.
+    """
+    data = line.encode("ascii") + b"\n"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(file, data)
+        os.ftruncate(file, len(data))
+    finally:
+        os.close(file)

@@ -182,7 +182,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "cores": machine.cores,
         "method": method(),
         **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
-        "format": 4,
+        "format": 5,
     }
 
 

@@ -287,6 +287,9 @@ class QemuNode:
                     with job.phase("freeze", "once its agent has hashed the modules"):
                         # Else each fork would hash them again: seconds, in an emulated machine.
                         self.transport.facts(timeout=_WARM_SECONDS)
+                        # What a fork does first it finds in memory, and nothing to write back.
+                        self.transport.thaw(self.name, at.MAC)
+                        self.transport.run(["sync"])
                         self._keep_boot(place)
                         found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
                     self.transport.close()
@@ -307,6 +310,8 @@ class QemuNode:
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
             machine = frozen.fork(rest, self._machine(job.scratch))
             running = self._start(machine)
+            # Before the guest runs: else it sees its host leave and come back, and waits between.
+            self.transport.connect()
             frozen.thaw(running, rest)
             self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))

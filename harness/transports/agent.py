@@ -37,6 +37,10 @@ class AgentTransport(AgentOperations):
         lines = self._connected(Deadline(timeout, f"{self.name}: {op}"), lambda: None)
         return exchange(lines, op, timeout, args)
 
+    def connect(self, timeout: float = 20) -> None:
+        """Connects now, and not when first used."""
+        self._connected(Deadline(timeout, f"{self.name}: the channel"), lambda: None)
+
     def wait_ready(
         self,
         *,

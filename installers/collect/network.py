@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from typing import Any
@@ -22,13 +21,13 @@ def _ipv4(packed: str) -> str:
 
 def _ipv6(packed: str) -> str:
     """32 hex digits, as /proc/net/ipv6_route prints an address."""
-    return str(ipaddress.IPv6Address(bytes.fromhex(packed)))
+    return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed))
 
 
 def _ipv6_words(packed: str) -> str:
     """/proc/net/tcp6 prints an address as four native words."""
     words = struct.pack("=4I", *(int(packed[i : i + 8], 16) for i in range(0, 32, 8)))
-    return str(ipaddress.IPv6Address(words))
+    return socket.inet_ntop(socket.AF_INET6, words)
 
 
 def routes(text: str) -> list[dict[str, Any]]:

@@ -134,7 +134,7 @@ def test_it_survives_a_line_without_end(host: Host, monkeypatch: pytest.MonkeyPa
         ({"op": "exec", "sh": 3}, "'sh' cannot be 3"),
         ({"op": "exec", "sh": "true", "timeout": True}, "'timeout' cannot be True"),
         ({"op": "exec", "sh": "true", "stdin_b64": "!"}, "'stdin_b64' is not base64"),
-        ({"op": "get", "path": "/nonexistent"}, "FileNotFoundError"),
+        ({"op": "get", "path": "/proc/no-such-file"}, "FileNotFoundError"),
         ({"op": "hygiene", "secrets_b64": ["YQ=="], "paths": []}, "at least 4 bytes"),
         ({"op": "controls", "module": "no-such-module"}, "no module no-such-module is installed"),
     ],
