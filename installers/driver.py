@@ -302,11 +302,12 @@ class Driver(Installer):
             host.write(f"{new}/{audit.RECORD}", text)
             host.write(CERTIFICATE, self._signer_certificate().der)
             if host.exists(place):
-                host.path(place).rename(host.path(old))
-            host.path(new).rename(host.path(place))
+                host.move(place, old)
+            host.move(new, place)
             host.remove(old)
         with log.step("depmod", kernel=kernel):
             host.run(["depmod", "-a", kernel], timeout=300)
+            host.sync("/lib/modules")
 
     def _blacklist(self, host: Host, kernel: str, log: Log) -> None:
         """Keep nouveau away; where the kernel has it, also out of the initramfs."""
@@ -315,6 +316,7 @@ class Driver(Installer):
         if has_nouveau and host.find_program("update-initramfs"):
             with log.step("initramfs", kernel=kernel):
                 host.run(["update-initramfs", "-u", "-k", kernel], timeout=900)
+                host.sync("/boot")
 
     def verify(self, host: Host) -> list[Problem]:
         """Signatures, kernel version and depmod's choice, read back from the installed files."""
@@ -355,6 +357,7 @@ class Driver(Installer):
                 host.path(f"{tree}/updates").rmdir()
             if any(removed):
                 host.run(["depmod", "-a", release], timeout=300)
+                host.sync("/lib/modules")
         host.remove(CERTIFICATE)
         host.remove(BLACKLIST)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from installers.host import Host, sync_directory
+from installers.host import Host, make_directory, sync_directory
 from installers.redact import redact
 
 STATE_DIR = "/var/lib/airlock"
@@ -33,7 +33,7 @@ class Journal:
         record.update(redact(data, self._host.secrets))
         line = json.dumps(record) + "\n"
         path = self._host.path(JOURNAL)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:

@@ -97,6 +97,7 @@ def rpm_has(host: Host, fingerprint: str) -> bool:
 def rpm_import(host: Host, path: str) -> None:
     """Import the keys of an armored file. Raises CommandError."""
     host.run(["rpm", "--import", path], timeout=_SECONDS)
+    host.sync("/var/lib")
 
 
 def rpm_forget(host: Host, fingerprint: str) -> None:
