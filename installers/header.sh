@@ -9,10 +9,10 @@ die() {
     exit "$1"
 }
 
-# python3-minimal lacks json; a Python that was built without OpenSSL lacks ssl.
+# python3-minimal lacks json; a Python that was built without OpenSSL lacks _ssl. Both are quick to
+# import, and this runs at every start.
 fits() {
-    "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1 &&
-        "$1" -I -c 'import json, ssl, urllib.request' >/dev/null 2>&1
+    "$1" -I -S -c 'import sys, json, _ssl; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
 }
 
 find_python() {

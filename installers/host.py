@@ -322,6 +322,13 @@ def _temporary(target: Path) -> Path:
     return temporary
 
 
+def run_directory(host: Host) -> None:
+    """Make ``/run/airlock``, private: it holds transient secrets and sockets."""
+    path = host.path(RUN_DIR)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
 def make_directory(directory: Path) -> None:
     """Make a directory and its parents, each so that it survives a power loss."""
     missing = []

@@ -58,6 +58,8 @@ class Log:
     def __init__(self, journal: Journal, installer: str) -> None:
         self._journal = journal
         self._installer = installer
+        #: Names of the steps that have ended, in their order.
+        self.done: list[str] = []
 
     def __call__(self, step: str, **data: Any) -> None:
         """One line for something that is done."""
@@ -78,6 +80,7 @@ class Log:
         self._journal.write(
             self._installer, step, "end", seconds=round(time.monotonic() - started, 3)
         )
+        self.done.append(step)
 
 
 def read_journal(host: Host) -> list[dict[str, Any]]:
