@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ exec "$PYTHON" -m bench.reapply "$WORK/root" "$NODE" "$METADATA"
 
 
 def bench_reapply() -> Measurement:
-    """Wall seconds of the whole command, the shell's header and the interpreter's start included."""
+    """Wall seconds of the whole command, with the shell's header and the interpreter's start."""
     with _metadata() as (node_file, metadata), tempfile.TemporaryDirectory() as work:
         environment = {
             **os.environ,
@@ -58,17 +59,13 @@ def bench_reapply() -> Measurement:
 @contextlib.contextmanager
 def _metadata() -> Iterator[tuple[Path, Path]]:
     """The node file, and metadata that names a proxy, a pinned CA and a repository."""
-    system = dict(
-        line.split("=", 1)
-        for line in Path("/etc/os-release").read_text().split("\n")
-        if "=" in line
-    )
+    system = platform.freedesktop_os_release()["ID"]
     with tempfile.TemporaryDirectory() as folder, smithy() as smith, key_server() as server:
         key = smith.key("bench")
         url = server.give("/key.asc", smith.export(key, armored=True))
         ca = server.give("/ca.pem", server.ca.pem)
         given = {
-            **attributes(acme((key, [url]), os=system["ID"].strip('"')), []),
+            **attributes(acme((key, [url]), os=system), []),
             "http-proxy": "http://10.0.2.100:3128",
             "http-proxy-pem-uri": f"{ca}#sha256={hashlib.sha256(server.ca.pem).hexdigest()}",
         }
@@ -88,7 +85,7 @@ def _measure(root: str, node_file: str, metadata: str) -> list[float]:
         seconds.append(os.times().elapsed - began.elapsed)
         if done.returncode:
             sys.exit(
-                f"apply ended with {done.returncode}: {done.stdout[-600:]} {done.stderr[-600:]}"
+                f"apply ended with {done.returncode}: {done.stdout[-600:]}{done.stderr[-600:]}"
             )
     outcomes = {one["outcome"] for one in json.loads(done.stdout)["installers"]}
     if outcomes != {"unchanged"}:

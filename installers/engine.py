@@ -4,7 +4,7 @@
 An installer says what is (``inspect``) and what should be (``desired``) as flat dictionaries; the
 engine compares them by value and applies only differences. A step counts as done when ``verify``
 finds no problem, so ``apply`` may be killed anywhere and run again. A state that was verified is
-recorded by its digest: an apply that finds the same state, and nothing to change, ends there.
+recorded by its digest: an apply that finds the same and nothing to change ends there.
 """
 
 from __future__ import annotations
@@ -137,8 +137,7 @@ class Outcome:
     problems: list[Problem] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
-    # Digest of the state that verify found right; kept in the node's state, of no use elsewhere.
-    verified: str = field(default="", repr=False)
+    verified: str = field(default="", repr=False)  # digest of the state that verify found right
 
 
 @dataclass
@@ -281,8 +280,7 @@ class Engine:
             outcome.changes = diff(found, installer.desired(self.host))
             known = read_state(self.host)["installers"].get(installer.name, {})
             if not outcome.changes and known.get("verified") == _digest(found):
-                # What was verified is what is there, value for value: asking every program again
-                # is for ``verify``.
+                # Value for value what was verified; asking every program is for ``verify``.
                 outcome.provenance = known["provenance"]
                 outcome.verified = known["verified"]
             else:
@@ -398,5 +396,4 @@ class Engine:
 
 def _digest(found: dict[str, Any]) -> str:
     """SHA-256 of an inspected state, values and all."""
-    text = json.dumps(found, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

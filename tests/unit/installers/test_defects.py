@@ -166,7 +166,7 @@ def test_zypper_is_refused_clearly(tmp_path: Path) -> None:
     assert not (tmp_path / "etc/environment").exists()
 
 
-def test_B09_only_the_card_is_asked_for_addresses_and_none_is_called_external() -> None:
+def test_B09_no_address_is_called_external() -> None:
     """A pattern that matched single characters called 10.128.0.5 external; nothing is guessed here:
     facts hold addresses as the kernel has them, and a class that needs deciding is decided by
     value."""
@@ -254,7 +254,7 @@ TESTED = {
     "B06": "test_defects.py::test_B06_https_alone_is_a_configuration",
     "B07": "test_defects.py::test_B07_no_junk_entries",
     "B08": "test_defects.py::test_B08_network_facts_are_json",
-    "B09": "test_defects.py::test_B09_only_the_card_is_asked_for_addresses_and_none_is_called_external",
+    "B09": "test_defects.py::test_B09_no_address_is_called_external",
     "B10": "test_defects.py::test_B10_a_stranger_is_not_trusted",
     "B11": "test_trust_parts.py::test_B11_every_store_again_rotated_and_removed",
     "B12": "../installers_keyrings/test_keyrings.py::"

@@ -128,7 +128,9 @@ def test_is_executable_and_still_a_zipapp(tmp_path: Path) -> None:
 
 APT = """#!/bin/sh
 { echo "argv: $*"; echo "http: $http_proxy https: $https_proxy"; } >>/calls
-for word in "$@"; do case $word in */apt.conf) cat "$word" >>/calls; ls -l "$word" >>/calls;; esac; done
+for word in "$@"; do
+    case $word in */apt.conf) cat "$word" >>/calls; ls -l "$word" >>/calls;; esac
+done
 case "$*" in *update) exit 0;; *"install"*python3) ;; *) exit 1;; esac
 printf '#!/bin/sh\\n[ "$2" = -c ] && exit 0\\necho "ran: $*"\\n' >/usr/bin/python3
 chmod 755 /usr/bin/python3

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from installers import cli, registry
+from installers.config import from_attributes
 from installers.host import Host
 from installers.journal import read_journal
 from tests.unit.installers_engine import crash
@@ -131,7 +132,7 @@ class Bench:
 def rounds(order: Order) -> list[Round]:
     """Every point of this share. The first round is the run that nobody interrupts."""
     for name in order.only.split(","):
-        registry.load([name], cli.from_attributes({}))  # imported once, for all children
+        registry.load([name], from_attributes({}))  # imported once, for all children
     bench = Bench(order)
     bench.reset()
     original = tree(bench.root)
