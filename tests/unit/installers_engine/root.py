@@ -91,8 +91,14 @@ def prepare(root: Path, authorities: list[bytes]) -> None:
         (root / directory).mkdir(parents=True, exist_ok=True)
     os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     # Once, so that the store is what it will be again after a removal.
-    argv = ["chroot", str(root), "update-ca-certificates", "--fresh"]
-    subprocess.run(argv, check=True, capture_output=True, env={"PATH": "/usr/sbin:/usr/bin:/bin"})
+    run_in(root, "update-ca-certificates", "--fresh")
+
+
+def run_in(root: Path, *argv: str) -> None:
+    """Run a program of the root in it."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    command = ["chroot", str(root), *argv]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -144,15 +150,24 @@ def _put(path: Path, content: bytes, mode: int) -> None:
     path.chmod(mode)
 
 
-def add_program(root: Path, name: str) -> None:
-    """Copy a program of this machine, with the libraries that ldd names."""
-    program = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+def add_program(root: Path, name: str, program: str | None = None, libraries: str = "") -> None:
+    """Copy a program, of this machine or the one given, with the libraries that ldd names.
+
+    ``libraries``: where else the loader shall look, as LD_LIBRARY_PATH.
+    """
+    program = program or shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     assert program is not None, name
     where = "usr/sbin" if "/sbin/" in program else "usr/bin"
     _copy_once(Path(program).resolve(), root / where / name)
-    said = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    environment = {"LD_LIBRARY_PATH": libraries, "PATH": os.environ["PATH"]}
+    argv = ["ldd", program]
+    said = subprocess.run(argv, capture_output=True, text=True, env=environment).stdout
     for library in re.findall(r"(/\S+)", said):
-        _copy_once(Path(library).resolve(), root / library.lstrip("/"))
+        place = library
+        for extra in filter(None, libraries.split(":")):
+            if library.startswith(extra):
+                place = f"/usr/lib/x86_64-linux-gnu{library.removeprefix(extra)}"
+        _copy_once(Path(library).resolve(), root / place.lstrip("/"))
 
 
 def _copy_once(source: Path, target: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.installers_engine import crash
 from tests.unit.installers_engine.conftest import Prepared
-from tests.unit.installers_engine.crash import WAYS
-from tests.unit.installers_engine.root import needs_chroot
+from tests.unit.installers_engine.root import copy, needs_chroot
 from tests.unit.installers_engine.rounds import Order
 
 REPOSITORY = Path(__file__).parents[3]
@@ -45,9 +45,15 @@ def wrong(found: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+# The middle way between the two others takes as long as they do.
+EVERY_WAY = [
+    pytest.param(way, marks=[pytest.mark.slow] if way == "torn" else []) for way in crash.WAYS
+]
+
+
 @needs_chroot
 @pytest.mark.parametrize("share", range(SHARES))
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY_WAY)
 def test_every_step_of_proxy_trust_and_keyrings(
     memory: Path, prepared: Prepared, way: str, share: int
 ) -> None:
@@ -64,4 +70,26 @@ def test_every_step_of_proxy_trust_and_keyrings(
     assert not wrong([whole])
     assert {one["died"] for one in died} == {-9}
     assert len(died) * SHARES > 80, "every step of every installer"
+    assert not wrong(died)
+
+
+@needs_chroot
+def test_every_step_of_the_seal(memory: Path, prepared: Prepared) -> None:
+    """What it throws away cannot come back, so nothing is removed again."""
+    folder = memory / "seal"
+    root = folder / "root"
+    folder.mkdir()
+    copy(prepared.root, root)
+    for path in ("etc/ssh/ssh_host_rsa_key", "var/log/apt/term.log", "var/cache/apt/pkgcache.bin"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("of the builder\n")
+    (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+    metadata = folder / "metadata.json"
+    given = {"invocation-type": "custom-images"}
+    metadata.write_text(json.dumps({"instance": {"attributes": given}}))
+    order = Order(str(root), str(folder / "work"), str(metadata), "seal", "lost", undo=False)
+    whole, *died = rounds(order)
+    assert not wrong([whole])
+    assert len(died) > 8
     assert not wrong(died)
