@@ -212,6 +212,7 @@ class Proxy(Installer):
             put(host, dialect, {}, secret=False)
         units.remove(host, units.PROXY)
         host.remove(units.NODE_FILE)
+        host.prune(units.NODE_FILE.rpartition("/")[0])
         host.remove(APT_CONF)
         if host.is_running_system:
             environment.reexec(host)

@@ -50,7 +50,7 @@ FOREIGN = {
 #: Directories that a distribution's own packages bring.
 STANDARD = (
     *("etc/ssl/certs", "usr/local/share/ca-certificates", "usr/share/keyrings", "etc/profile.d"),
-    "etc/systemd/system/multi-user.target.wants",
+    *("etc/systemd/system/multi-user.target.wants", "etc/modprobe.d"),
 )
 #: Links that others made: path -> target.
 LINKS = {"etc/pip.conf": "../opt/site/pip.conf"}
