@@ -13,7 +13,8 @@ from pathlib import Path
 import installers
 
 NAME = "airlock-node.pyz"
-_SHEBANG = b"#!/usr/bin/env python3\n"
+#: In front of the archive: finds a Python, so that ``sh airlock-node.pyz`` works on any node.
+_HEADER = "header.sh"
 _MAIN = b"import sys\n\nfrom installers.__main__ import main\n\nsys.exit(main())\n"
 _SUFFIXES = frozenset({".py", ".json"})
 # The first moment a zip file can tell.
@@ -55,7 +56,8 @@ def _archive(source: Path) -> bytes:
         for path in source.rglob("*")
         if path.suffix in _SUFFIXES and "__pycache__" not in path.parts and path.is_file()
     )
-    buffer = io.BytesIO(_SHEBANG)
+    # A zip file is read from its end: whatever comes before it does not matter to Python.
+    buffer = io.BytesIO((source / _HEADER).read_bytes())
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN)

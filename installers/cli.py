@@ -19,7 +19,7 @@ from installers.config import METADATA_SERVER, Config, from_attributes
 from installers.engine import Engine, Summary, shown_change
 from installers.errors import ConfigError, NodeError, UnreachableError, describe_defect
 from installers.exits import Exit
-from installers.host import Host
+from installers.host import Host, make_directory
 from installers.journal import STATE_DIR, Journal
 from installers.redact import redact_text
 
@@ -128,7 +128,7 @@ def _lock(host: Host) -> Iterator[None]:
     """One change at a time: the unit at boot and a person must not write the same files."""
     directory = host.path(STATE_DIR)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
     except OSError as error:
         raise NodeError(
             error.strerror or "cannot be made", where=STATE_DIR, remedy="run it as root"

@@ -180,6 +180,9 @@ class Driver(Installer):
         if kernel is None:
             raise NodeError("no kernel to build for", where="driver")
         if all(change.key == "blacklist" for change in changes):
+            # A run that died behind the installation has not told depmod yet.
+            if not kernels.is_ours(kernels.chosen(host, kernel)):
+                self._depmod(host, kernel, log)
             return self._blacklist(host, kernel, log)
         build.clear(host, WORK)
         purged = debian.restore(host)
@@ -302,11 +305,15 @@ class Driver(Installer):
             host.write(f"{new}/{audit.RECORD}", text)
             host.write(CERTIFICATE, self._signer_certificate().der)
             if host.exists(place):
-                host.path(place).rename(host.path(old))
-            host.path(new).rename(host.path(place))
+                host.move(place, old)
+            host.move(new, place)
             host.remove(old)
+        self._depmod(host, kernel, log)
+
+    def _depmod(self, host: Host, kernel: str, log: Log) -> None:
         with log.step("depmod", kernel=kernel):
             host.run(["depmod", "-a", kernel], timeout=300)
+            host.sync("/lib/modules")
 
     def _blacklist(self, host: Host, kernel: str, log: Log) -> None:
         """Keep nouveau away; where the kernel has it, also out of the initramfs."""
@@ -315,6 +322,7 @@ class Driver(Installer):
         if has_nouveau and host.find_program("update-initramfs"):
             with log.step("initramfs", kernel=kernel):
                 host.run(["update-initramfs", "-u", "-k", kernel], timeout=900)
+                host.sync("/boot")
 
     def verify(self, host: Host) -> list[Problem]:
         """Signatures, kernel version and depmod's choice, read back from the installed files."""
@@ -338,8 +346,8 @@ class Driver(Installer):
                 problems.append(Problem(f"{path.name} is built for {magic!r}", again))
         if not paths:
             problems.append(Problem(f"{place} holds no module", again))
-        chosen = host.run(["modinfo", "-k", kernel, "-n", "nvidia"], check=False).out.strip()
-        if not chosen.endswith("/updates/airlock/nvidia.ko"):
+        chosen = kernels.chosen(host, kernel)
+        if not kernels.is_ours(chosen):
             problems.append(Problem(f"modprobe would load {chosen or 'nothing'}", again))
         return problems
 
@@ -355,7 +363,9 @@ class Driver(Installer):
                 host.path(f"{tree}/updates").rmdir()
             if any(removed):
                 host.run(["depmod", "-a", release], timeout=300)
+                host.sync("/lib/modules")
         host.remove(CERTIFICATE)
+        host.prune(CERTIFICATE.rpartition("/")[0])
         host.remove(BLACKLIST)
 
     def provenance(self, host: Host) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -144,9 +145,9 @@ class Host:
             raise NodeError("is a directory", where=p, remedy="move it away")
         if old is not None and stat.S_IMODE(old.st_mode) == mode and self.read_bytes(p) == content:
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(target)
         try:
+            make_directory(target.parent)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
@@ -169,7 +170,7 @@ class Host:
         link = self.path(p, follow=False)
         if self.readlink(p) == target:
             return False
-        link.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(link.parent)
         temporary = _temporary(link)
         temporary.symlink_to(target)
         temporary.rename(link)
@@ -197,6 +198,35 @@ class Host:
             raise NodeError(error.strerror or "cannot be removed", where=p) from error
         sync_directory(target.parent)
         return True
+
+    def move(self, p: str, to: str) -> None:
+        """Rename a file or a directory within its file system, durably."""
+        self.path(p, follow=False).rename(self.path(to, follow=False))
+        sync_directory(self.path(to, follow=False).parent)
+
+    def prune(self, p: str) -> bool:
+        """Remove a directory if it is empty. True if it was."""
+        target = self.path(p, follow=False)
+        try:
+            target.rmdir()
+        except OSError:
+            return False
+        sync_directory(target.parent)
+        return True
+
+    def sync(self, p: str) -> None:
+        """Make what programs wrote to the file system of ``p`` survive a power loss.
+
+        Files of ours need it not: ``write`` syncs each. Programs mostly do not sync theirs.
+        """
+        here = self.path(p)
+        while not here.exists():
+            here = here.parent
+        descriptor = os.open(here, os.O_RDONLY)
+        try:
+            syncfs(descriptor)
+        finally:
+            os.close(descriptor)
 
     def free(self, p: str) -> int:
         """Free bytes for root on the file system that holds ``p`` or its nearest parent."""
@@ -290,6 +320,31 @@ def _temporary(target: Path) -> Path:
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
     return temporary
+
+
+def run_directory(host: Host) -> None:
+    """Make ``/run/airlock``, private: it holds transient secrets and sockets."""
+    path = host.path(RUN_DIR)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its parents, each so that it survives a power loss."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_directory(one.parent)
+
+
+def syncfs(descriptor: int) -> None:
+    """Bring a whole file system to the disk, as syncfs(2), which Python has not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor) != 0:
+        raise OSError(ctypes.get_errno(), "cannot be synced")
 
 
 def sync_directory(directory: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from installers.host import Host, sync_directory
+from installers.host import Host, make_directory, sync_directory
 from installers.redact import redact
 
 STATE_DIR = "/var/lib/airlock"
@@ -33,7 +33,7 @@ class Journal:
         record.update(redact(data, self._host.secrets))
         line = json.dumps(record) + "\n"
         path = self._host.path(JOURNAL)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -58,6 +58,8 @@ class Log:
     def __init__(self, journal: Journal, installer: str) -> None:
         self._journal = journal
         self._installer = installer
+        #: Names of the steps that have ended, in their order.
+        self.done: list[str] = []
 
     def __call__(self, step: str, **data: Any) -> None:
         """One line for something that is done."""
@@ -78,6 +80,7 @@ class Log:
         self._journal.write(
             self._installer, step, "end", seconds=round(time.monotonic() - started, 3)
         )
+        self.done.append(step)
 
 
 def read_journal(host: Host) -> list[dict[str, Any]]:

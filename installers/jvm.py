@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+from weakref import WeakKeyDictionary
 
 from installers.host import Host
 
@@ -19,6 +20,8 @@ _PRUNED = {
     *("perl5", "python3", "systemd"),
 }
 _DEPTH = 5
+# Half a second of a run, and two installers ask.
+_WALKED: WeakKeyDictionary[Host, set[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Jvm:
 
 def find(host: Host) -> list[Jvm]:
     """The runtimes, each once, in the order of their homes."""
-    homes = {home for top in _TOPS for home in _walk(host, top)}
+    if host not in _WALKED:
+        _WALKED[host] = {home for top in _TOPS for home in _walk(host, top)}
+    homes = set(_WALKED[host])
     if host.root == Path("/"):
         homes.update(_running())
     found = {home: _read(host, home) for home in sorted(homes)}
@@ -41,12 +46,20 @@ def find(host: Host) -> list[Jvm]:
 
 
 def _walk(host: Host, top: str) -> Iterator[str]:
-    base = host.path(top)
-    for directory, names, _ in os.walk(base):
-        depth = len(Path(directory).relative_to(base).parts)
+    # Strings and no Paths: these are thousands of directories.
+    root = str(host.root).rstrip("/")
+    below = [(str(host.path(top)), 0)]
+    while below:
+        directory, depth = below.pop()
+        try:
+            with os.scandir(directory) as entries:
+                names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
         if "lib" in names and os.path.lexists(f"{directory}/lib/security/cacerts"):
-            yield f"/{Path(directory).relative_to(host.root)}"
-        names[:] = [n for n in names if n not in _PRUNED and depth < _DEPTH]
+            yield directory[len(root) :]
+        if depth < _DEPTH:
+            below += [(f"{directory}/{name}", depth + 1) for name in names if name not in _PRUNED]
 
 
 def _running() -> Iterator[str]:

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from typing import Optional
 
 from installers import asn1, jvm, keystore, pem
-from installers.engine import run_directory
 from installers.errors import CommandError, NodeError
-from installers.host import RUN_DIR, Host
+from installers.host import RUN_DIR, Host, run_directory
 from installers.journal import STATE_DIR
 
 PREFIX = "airlock-"

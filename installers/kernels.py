@@ -17,6 +17,16 @@ def module_directory(kernel: str) -> str:
     return f"/lib/modules/{kernel}/updates/airlock"
 
 
+def chosen(host: Host, kernel: str) -> str:
+    """The file of ``nvidia`` that modprobe would load; empty when there is none."""
+    return host.run(["modinfo", "-k", kernel, "-n", "nvidia"], check=False).out.strip()
+
+
+def is_ours(path: str) -> bool:
+    """Whether a module's path is in our directory, of any kernel."""
+    return path.endswith("/updates/airlock/nvidia.ko")
+
+
 def release_order(release: str) -> list[tuple[int, int, str]]:
     """A sort key under which 6.1.0-9 < 6.1.0-10 and 6.12~rc1 < 6.12."""
     parts = re.findall(r"\d+|~|[^\d~]+", release)

@@ -20,8 +20,8 @@ from installers import noproxy, noproxy_lint, units
 from installers.config import Config
 from installers.dialects import apt, clients, cloud, environment, java, packages, services
 from installers.dialects.base import Dialect, put, wanted
-from installers.engine import Change, Contract, Installer, Problem, Refusal, run_directory
-from installers.host import APT_CONF, Host
+from installers.engine import Change, Contract, Installer, Problem, Refusal
+from installers.host import APT_CONF, Host, run_directory
 from installers.journal import Log, recall, remember
 
 _REEXEC = "systemd-manager:reexec"
@@ -212,6 +212,7 @@ class Proxy(Installer):
             put(host, dialect, {}, secret=False)
         units.remove(host, units.PROXY)
         host.remove(units.NODE_FILE)
+        host.prune(units.NODE_FILE.rpartition("/")[0])
         host.remove(APT_CONF)
         if host.is_running_system:
             environment.reexec(host)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from installers import keypolicy
-from installers.engine import Problem, run_directory
+from installers.engine import Problem
 from installers.errors import CommandError
-from installers.host import RUN_DIR, Host
+from installers.host import RUN_DIR, Host, run_directory
 from installers.repositories import Repository
 
 _GPG_HOME = f"{RUN_DIR}/gnupg"
@@ -97,6 +97,7 @@ def rpm_has(host: Host, fingerprint: str) -> bool:
 def rpm_import(host: Host, path: str) -> None:
     """Import the keys of an armored file. Raises CommandError."""
     host.run(["rpm", "--import", path], timeout=_SECONDS)
+    host.sync("/var/lib")
 
 
 def rpm_forget(host: Host, fingerprint: str) -> None:

@@ -155,7 +155,7 @@ class Trust(Installer):
             self._ensure_program(host, store, log)
             self._write_anchors(host, store, log)
             with log.step("rebuild the store", bundle=store.bundle):
-                host.run(store.command, timeout=300)
+                self._rebuild(host, store)
         beside = [c for c in changes if not c.key.startswith(("ca:", "apt-source:"))]
         if store is not None and beside:
             self._beside(host, store).apply(beside, self._authorities(host), log)
@@ -184,7 +184,7 @@ class Trust(Installer):
             for path in ours:
                 host.remove(path)
             if ours:
-                host.run(store.command, timeout=300)
+                self._rebuild(host, store)
             # Behind the hooks, which may have left entries of ours in a JVM's store.
             self._beside(host, store).remove()
         for path in self._remembered_sources(host):
@@ -226,6 +226,10 @@ class Trust(Installer):
                 return known if same and known else [f"to be read from {self.source.location}"]
         return [certificate.sha256 for certificate in self._authorities(host)]
 
+    def _rebuild(self, host: Host, store: Store) -> None:
+        host.run(store.command, timeout=300)
+        host.sync(store.bundle)
+
     def _ensure_program(self, host: Host, store: Store, log: Log) -> None:
         if host.find_program(store.command[0]) is not None:
             return
@@ -235,6 +239,7 @@ class Trust(Installer):
                 host.apt("install", "--no-install-recommends", store.package, timeout=900)
             else:
                 host.run(["dnf", "-y", "-q", "install", store.package], timeout=900)
+            host.sync("/usr")
 
     def _write_anchors(self, host: Host, store: Store, log: Log) -> None:
         wanted = {_anchor(store, c.sha256): c for c in self._authorities(host)}

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from installers import asn1, bundles, jvmstores, pem
 from installers.dialects import authorities, environment
-from installers.dialects.base import Dialect, Wanted, put
+from installers.dialects.base import Dialect, Wanted, prune, put
 from installers.engine import Change, Problem
 from installers.host import Host
 from installers.journal import Log, recall, remember
@@ -105,7 +105,7 @@ class Parts:
                 with log.step(f"write {dialect.name}", path=dialect.path):
                     self._write(dialect, bool(wanted))
         if not wanted:
-            self.host.remove(CA_FILE)
+            self._forget_file()
         self._reexec(log)
 
     def remove(self) -> None:
@@ -117,7 +117,7 @@ class Parts:
         for path in self.bundles:
             if bundles.ours(self.host, path):
                 bundles.make(self.host, path, [])
-        self.host.remove(CA_FILE)
+        self._forget_file()
         self._reexec(None)
 
     def verify(self, wanted: Iterable[str]) -> list[Problem]:
@@ -134,6 +134,10 @@ class Parts:
             for path in self.bundles
             if missing - bundles.trusted(self.host, path)
         ]
+
+    def _forget_file(self) -> None:
+        self.host.remove(CA_FILE)
+        prune(self.host, CA_FILE)
 
     def _write(self, dialect: Dialect, wanted: bool) -> None:
         if isinstance(dialect, authorities.SystemdManager) and self.host.is_running_system:

@@ -25,7 +25,7 @@ ConditionPathExists={NODE_FILE}
 Type=oneshot
 RemainAfterExit=yes
 TimeoutStartSec=90
-ExecStart=/usr/bin/python3 {NODE_FILE} apply --only proxy --metadata http://169.254.169.254
+ExecStart=/bin/sh {NODE_FILE} apply --only proxy --metadata http://169.254.169.254
 
 [Install]
 WantedBy=multi-user.target

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Optional
 
-from installers import noproxy, proxyurl
+from installers import noproxy, originals, proxyurl
 from installers.config import ProxySettings
 from installers.errors import NodeError
 from installers.host import Host
@@ -15,6 +16,11 @@ from installers.proxyurl import ProxyURL
 _TEXT = ": this block is replaced, change the metadata instead"
 BEGIN = f"# >>> airlock{_TEXT}"
 END = "# <<< airlock"
+# Directories that no package brings, or that only hold what somebody adds to a unit.
+_OURS_ALONE = re.compile(
+    r"/etc/(?:airlock|conda|conda/condarc\.d|containers/containers\.conf\.d"
+    r"|systemd/system\.conf\.d|systemd/system/[^/]+\.service\.d)"
+)
 
 
 @dataclass(frozen=True)
@@ -193,9 +199,14 @@ def put(host: Host, dialect: Dialect, settings: dict[str, str], secret: bool) ->
     """
     old = host.read(dialect.path)
     new = dialect.write(old or "", settings)
+    if old is not None and settings:
+        originals.keep(host, dialect.path, old, dialect.write(new, {}))
+    elif old is not None and originals.restore(host, dialect.path, new):
+        return
     if not new and (old is None or not dialect.keep_empty):
         if old is not None and dialect.ours(old):
             host.remove(dialect.path)
+            prune(host, dialect.path)
         return
     mode = dialect.secret_mode if secret and settings else dialect.mode
     if old is not None:
@@ -203,6 +214,13 @@ def put(host: Host, dialect: Dialect, settings: dict[str, str], secret: bool) ->
         foreign = dialect.write(old, {})
         mode = present & mode if mode == 0o600 and foreign else (present if foreign else mode)
     host.write(dialect.path, new, mode=mode)
+
+
+def prune(host: Host, path: str) -> None:
+    """Remove the directories of a file of ours that is gone, if only we had a use for them."""
+    directory = path.rpartition("/")[0]
+    while _OURS_ALONE.fullmatch(directory) and host.prune(directory):
+        directory = directory.rpartition("/")[0]
 
 
 def no_proxy_value(want: Wanted) -> str:

@@ -1,28 +1,33 @@
 """Defects of the shell scripts that this replaces, by their numbers, where these parts had them.
 
-B03 is in the lab's tests (with the real dnf), B11 in those of the key stores.
+Some are in other files, where their parts are tested: ``TESTED`` at the end names them all. B03 is
+in the lab's tests too, with the real dnf.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import ssl
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from installers import noproxy, pem, proxyurl, trust
+from installers import cli, metadata, noproxy, pem, proxyurl, trust
 from installers.collect import network
+from installers.collect.reader import Reader
 from installers.config import from_attributes
 from installers.engine import Engine
-from installers.errors import ConfigError
+from installers.errors import CommandError, ConfigError
 from installers.exits import Exit
 from installers.host import Host
 from installers.proxy import Proxy
 from tests.unit.installers.test_trust import fresh
 from tests.unit.installers.tools import Recorder, needs
+from tests.unit.nodeids import exists
 
 
 def test_B01_the_site_that_proves_the_proxy_must_not_bypass_it() -> None:
@@ -123,8 +128,6 @@ def test_B07_no_junk_entries(value: str | None) -> None:
 
 
 def test_B08_network_facts_are_json() -> None:
-    from installers.collect.reader import Reader
-
     assert json.loads(json.dumps(network.collect(Reader())))["routes"] is not None
 
 
@@ -161,3 +164,126 @@ def test_zypper_is_refused_clearly(tmp_path: Path) -> None:
     assert "SUSE Linux Enterprise Server 15" in refusal.reason
     assert "zypper" in refusal.reason
     assert not (tmp_path / "etc/environment").exists()
+
+
+def test_B09_no_address_is_called_external() -> None:
+    """A pattern that matched single characters called 10.128.0.5 external; nothing is guessed here:
+    facts hold addresses as the kernel has them, and a class that needs deciding is decided by
+    value."""
+    found = json.dumps(network.collect(Reader()))
+    assert "external" not in found
+    routes = network.routes(
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t0500800A\t00000000\t0001\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+    )
+    [route] = routes
+    assert ipaddress.ip_network(route["destination"]).network_address.is_private
+
+
+def test_B18_a_program_that_fails_is_never_taken_for_one_that_succeeded(tmp_path: Path) -> None:
+    """`local x=$(false)` went on with an empty value."""
+    host = Host("/")
+    with pytest.raises(CommandError, match="exited 3"):
+        host.run(["sh", "-c", "echo half an answer; exit 3"])
+    with pytest.raises(CommandError, match="exited 127"):
+        host.run([str(tmp_path / "absent")])
+
+
+def test_B46_done_is_what_is_there_and_not_what_a_marker_says(tmp_path: Path) -> None:
+    """A sentinel file said "done" for any input; here another input is another state."""
+    (tmp_path / "etc").mkdir()
+
+    def apply(value: str) -> str:
+        config = from_attributes({"http-proxy": value})
+        return Engine(Host(tmp_path), [Proxy(config)]).apply().installers[0].outcome
+
+    assert [apply("a.test:1"), apply("a.test:1"), apply("b.test:1")] == ["ok", "unchanged", "ok"]
+    (tmp_path / "etc/environment").write_text("")
+    assert apply("b.test:1") == "ok"
+
+
+def test_B47_what_happened_can_be_read_by_a_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.json").write_text('{"instance": {"attributes": {"http-proxy": "h:1"}}}')
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    argv = ["apply", "--only=proxy", f"--root={root}", f"--metadata={tmp_path}/m.json", "--json"]
+    assert cli.main(argv) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["exit"], answer["installers"][0]["outcome"]) == (0, "ok")
+
+
+def test_B48_no_secret_is_in_what_is_printed_or_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`set -x` wrote every proxy URL to the serial console."""
+    secret = "c@nary:/#1"
+    url = f"http://bob:{quote(secret, safe='')}@h:1"
+    (tmp_path / "m.json").write_text(
+        json.dumps({"instance": {"attributes": {"http-proxy": url, "http-proxy-pem-uri": "/"}}})
+    )
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    for words in (["apply", "--only=proxy"], ["apply", "--only=trust"], ["verify", "--only=proxy"]):
+        cli.main([*words, f"--root={root}", f"--metadata={tmp_path}/m.json", "--json"])
+    said = "".join(capsys.readouterr())
+    kept = "".join(path.read_text() for path in (root / "var/lib/airlock").glob("*.json*"))
+    for text in (said, kept):
+        assert text
+        assert "nary" not in text
+
+
+def test_B50_the_projects_metadata_counts_where_the_instance_has_none() -> None:
+    document = {
+        "instance": {"attributes": {"http-proxy": "mine.test:1"}},
+        "project": {"attributes": {"http-proxy": "ours.test:1", "no-proxy": "x.test"}},
+    }
+    merged = metadata.merge(document, "here")
+    assert merged == {"http-proxy": "mine.test:1", "no-proxy": "x.test"}
+
+
+# Where every defect that these parts could have is tested. Those that are missing belong to parts
+# that are not here: the driver's choice (B24-B33), conda (B34-B37), Spark's first boot (B38-B43).
+TESTED = {
+    "B01": "test_defects.py::test_B01_the_site_that_proves_the_proxy_must_not_bypass_it",
+    "B02": "test_defects.py::test_B02_http_proxy_alone_serves_https_too",
+    "B03": "test_defects.py::test_B03_dnf_gets_its_line",
+    "B04": "test_defects.py::test_B04_baked_proxy_is_replaced_and_removed_by_value",
+    "B05": "test_defects.py::test_B05_values_are_parsed",
+    "B06": "test_defects.py::test_B06_https_alone_is_a_configuration",
+    "B07": "test_defects.py::test_B07_no_junk_entries",
+    "B08": "test_defects.py::test_B08_network_facts_are_json",
+    "B09": "test_defects.py::test_B09_no_address_is_called_external",
+    "B10": "test_defects.py::test_B10_a_stranger_is_not_trusted",
+    "B11": "test_trust_parts.py::test_B11_every_store_again_rotated_and_removed",
+    "B12": "../installers_keyrings/test_keyrings.py::"
+    "test_B12_a_server_that_answers_with_another_key_is_refused",
+    "B13": "../installers_keyrings/test_keyrings.py::"
+    "test_B13_the_ring_is_plain_openpgp_and_a_keybox_is_replaced",
+    "B14": "../installers_keyrings/test_keyrings.py::"
+    "test_B14_several_addresses_are_merged_not_written_over_one_another",
+    "B15": "../installers_cache/test_lease.py::test_twenty_processes_race_and_one_builds_b15_b16",
+    "B16": "../installers_cache/test_lease.py::test_twenty_processes_race_and_one_builds_b15_b16",
+    "B18": "test_defects.py::test_B18_a_program_that_fails_is_never_taken_for_one_that_succeeded",
+    "B19": "../installers_cache/test_cache.py::test_every_input_matters_b19",
+    "B20": "../installers_cache/test_cache.py::"
+    "test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21",
+    "B21": "../installers_cache/test_cache.py::"
+    "test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21",
+    "B22": "../installers_cache/test_settings.py::"
+    "test_an_offline_driver_asks_nobody_but_its_cache_b22",
+    "B23": "../installers_cache/test_cache.py::test_one_download_of_each_object_b23",
+    "B44": "../installers_keyrings/test_keyrings.py::"
+    "test_B44_without_a_proxy_the_keys_are_fetched_too",
+    "B46": "test_defects.py::test_B46_done_is_what_is_there_and_not_what_a_marker_says",
+    "B47": "test_defects.py::test_B47_what_happened_can_be_read_by_a_machine",
+    "B48": "test_defects.py::test_B48_no_secret_is_in_what_is_printed_or_kept",
+    "B50": "test_defects.py::test_B50_the_projects_metadata_counts_where_the_instance_has_none",
+}
+
+
+@pytest.mark.parametrize("defect", TESTED)
+def test_every_defect_of_these_parts_has_its_test(defect: str) -> None:
+    assert exists(Path(__file__).parent, TESTED[defect])
+    assert defect.lower() in TESTED[defect].lower()

@@ -150,9 +150,25 @@ def test_verify_problem_makes_an_unchanged_node_apply_again(tmp_path: Path) -> N
             host.write("/mended", "")
 
     engine(tmp_path, Files).apply()
+    # The same state as the one that was verified: programs are asked by verify alone.
+    assert engine(tmp_path, Verifies).apply().installers[0].outcome == "unchanged"
     assert engine(tmp_path, Verifies).verify().exit == Exit.FAIL
     assert engine(tmp_path, Verifies).apply().installers[0].outcome == "ok"
     assert engine(tmp_path, Verifies).apply().installers[0].outcome == "unchanged"
+    assert engine(tmp_path, Verifies).verify().exit == Exit.PASS
+
+
+def test_a_failed_apply_records_nothing_as_verified(tmp_path: Path) -> None:
+    class Verifies(Files):
+        right = False
+
+        def verify(self, host: Host) -> list[Problem]:
+            return [] if self.right else [Problem("not right", "mend it")]
+
+    assert engine(tmp_path, Verifies).apply().exit == Exit.FAIL
+    assert engine(tmp_path, Verifies).apply().exit == Exit.FAIL
+    Verifies.right = True
+    assert engine(tmp_path, Verifies).apply().exit == Exit.PASS
 
 
 def test_defect_of_ours_is_not_the_nodes_fault(tmp_path: Path) -> None:
@@ -282,3 +298,20 @@ def test_kill_between_any_two_writes_then_rerun_converges(tmp_path: Path, writes
 def test_error_text_has_place_and_remedy() -> None:
     error = NodeError("is wrong", where="/etc/x", remedy="mend it")
     assert str(error) == "/etc/x: is wrong; mend it"
+
+
+def test_a_failed_apply_says_what_is_half_done_and_the_next_one_converges(tmp_path: Path) -> None:
+    class Writes(Files):
+        def inspect(self, host: Host) -> dict[str, Any]:
+            return super().inspect(host) if host.path("/b").is_file() else {}
+
+    (tmp_path / "b").mkdir()
+    failed = engine(tmp_path, Writes).apply()
+    first, second = failed.installers[0].problems
+    assert first == Problem("/b: is a directory", "move it away")
+    assert second.what == "half done; in place are: write /a"
+    assert "apply again" in second.remedy
+    assert (tmp_path / "a").read_text() == "1"
+    (tmp_path / "b").rmdir()
+    assert engine(tmp_path, Writes).apply().exit == Exit.PASS
+    assert tree(tmp_path) == {"a": "1", "b": "2"}
