@@ -21,18 +21,18 @@ public class Probe {
             try {
                 if (args[0].equals("url")) {
                     HttpURLConnection one = (HttpURLConnection) new URL(job[2]).openConnection();
-                    one.setConnectTimeout(10000);
-                    one.setReadTimeout(10000);
+                    one.setConnectTimeout(30000);
+                    one.setReadTimeout(30000);
                     one.setRequestProperty("Connection", "close");
                     one.getResponseCode();
                     one.disconnect();
                 } else {
                     // A client of its own for each: it keeps connections.
                     java.net.http.HttpClient.newBuilder().sslContext(tls)
-                        .connectTimeout(Duration.ofSeconds(10))
+                        .connectTimeout(Duration.ofSeconds(30))
                         .version(java.net.http.HttpClient.Version.HTTP_1_1).build()
                         .send(java.net.http.HttpRequest.newBuilder(new URI(job[2]))
-                            .timeout(Duration.ofSeconds(10)).build(),
+                            .timeout(Duration.ofSeconds(30)).build(),
                             java.net.http.HttpResponse.BodyHandlers.discarding());
                 }
             } catch (Exception e) {

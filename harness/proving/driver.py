@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-SECONDS = 12
+SECONDS = 30
 
 
 def _urllib(url: str) -> None:
@@ -61,7 +61,15 @@ def _pip(url: str) -> None:
     host = url.split("/")[2]
     main.main(
         [
-            *("download", "--no-deps", "--no-cache-dir", "--retries", "0", "--timeout", "10"),
+            *(
+                "download",
+                "--no-deps",
+                "--no-cache-dir",
+                "--retries",
+                "0",
+                "--timeout",
+                str(SECONDS),
+            ),
             *("--disable-pip-version-check", "--dest", ".", "--index-url", url),
             # A plain http index is not even asked otherwise.
             *(["--trusted-host", host] if url.startswith("http:") else []),
@@ -97,7 +105,7 @@ def main() -> int:
             said = os.open(f"{job['folder']}/said", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(said, 1)
             os.dup2(said, 2)
-            signal.alarm(SECONDS)
+            signal.alarm(SECONDS + 5)
             os.environ.clear()
             os.environ.update(job["env"])
             os.chdir(job["folder"])

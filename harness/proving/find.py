@@ -195,10 +195,20 @@ def _kept(kind: str, source: Path) -> Path:
 
 
 def _make(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    ran = subprocess.run(argv, env=dict(env), capture_output=True, text=True, timeout=600)
+    try:
+        ran = subprocess.run(
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InfraError(f"{argv[0]}: {error}") from error
     if ran.returncode:
         said = ran.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise InfraError(f"{argv[0]} cannot make the probe: {said[0]}")
+        raise InfraError(f"{argv[0]} failed: {said[0]}")
 
 
 def _pythons(
@@ -208,25 +218,38 @@ def _pythons(
     wanted = [name for name in names if name in PYTHON or name == "uv"]
     if not wanted:
         return {}
-    # What was fetched once is here.
     own = cache_dir("prover") / "python/bin/python"
-    candidates = [_which("python3"), "/usr/bin/python3", sys.executable]
-    candidates += [str(own)] if own.exists() else []
-    found = {python: _asked(python) for python in dict.fromkeys(candidates) if python}
-    there = {name for versions in found.values() for name in versions}
-    there |= {"uv"} if _uv(found) else set()
-    lacks = [WHEELS[name] for name in wanted if name in WHEELS and WHEELS[name] not in there]
-    if fetch and lacks:
-        _environment(own, lacks, say)
+    found: dict[str, dict[str, str]] = {}
+
+    def lacks() -> list[str]:
+        there = {name for versions in found.values() for name in versions}
+        there |= {"uv"} if _uv(found) else set()
+        return [name for name in (WHEELS.get(one, one) for one in wanted) if name not in there]
+
+    # What was fetched once is in our own.
+    for python in (sys.executable, str(own), _which("python3"), "/usr/bin/python3"):
+        if python and python not in found and _is(python) and lacks():
+            found[python] = _asked(python)
+    missing = [name for name in lacks() if name in WHEELS.values()]
+    if fetch and missing:
+        _environment(own, missing, say)
         found[str(own)] = _asked(str(own))
     return found
 
 
 def _asked(python: str) -> dict[str, str]:
+    """The releases of the clients that a Python has; none where it does not answer."""
     modules = [WHEELS.get(name, name) for name in PYTHON if name != "urllib"]
-    ran = subprocess.run(
-        [python, "-I", "-c", _VERSIONS, *modules], capture_output=True, text=True, timeout=60
-    )
+    try:
+        ran = subprocess.run(
+            [python, "-I", "-c", _VERSIONS, *modules],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
     versions: dict[str, str] = json.loads(ran.stdout) if ran.returncode == 0 else {}
     return versions
 
@@ -238,10 +261,10 @@ def _environment(python: Path, wheels: Sequence[str], say: Callable[[str], None]
     say(f"fetching {', '.join(wheels)}")
     pip = [str(python), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
     for wheel in wheels:
-        ran = subprocess.run([*pip, wheel], capture_output=True, text=True, timeout=600)
-        if ran.returncode:
-            said = ran.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-            say(f"{wheel}: {said[0]}")
+        try:
+            _make([*pip, wheel], os.environ)
+        except InfraError as error:
+            say(f"{wheel}: {error.message}")
 
 
 def _unpacked(root: Path) -> dict[str, str]:

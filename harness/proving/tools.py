@@ -15,6 +15,8 @@ from installers.dialects import apt, authorities, clients, environment, java, pa
 from installers.dialects.base import Wanted, wanted
 
 HERE = Path(__file__).parent
+#: Seconds that a program waits for an answer: much, for machines that are busy.
+PATIENCE = "30"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -94,14 +96,14 @@ Words = Callable[[Job], tuple[list[str], dict[str, str]]]
 def _curl(job: Job) -> tuple[list[str], dict[str, str]]:
     dialect = clients.Curl()
     job.file(".curlrc", dialect.write("", dialect.settings(job.want)))
-    argv = ["-sS", "--max-time", "10", "-o", "/dev/null", job.url]
+    argv = ["-sS", "--max-time", PATIENCE, "-o", "/dev/null", job.url]
     return argv, {"CURL_HOME": str(job.folder)}
 
 
 def _wget(job: Job) -> tuple[list[str], dict[str, str]]:
     dialect = clients.Wget()
     file = job.file("wgetrc", dialect.write("", dialect.settings(job.want)))
-    argv = ["-nv", "-t", "1", "-T", "10", "-O", "/dev/null", "--no-hsts", job.url]
+    argv = ["-nv", "-t", "1", "-T", PATIENCE, "-O", "/dev/null", "--no-hsts", job.url]
     return argv, {"SYSTEM_WGETRC": file}
 
 
@@ -122,20 +124,28 @@ def _apt(job: Job) -> tuple[list[str], dict[str, str]]:
         # Single hosts in its own file are ours alone; a list as it is goes by the environment.
         settings = {**settings, "direct": "nobody.example"}
     file = job.file("apt.conf", dialect.write("", settings) + 'APT::Sandbox::User "root";\n')
-    argv = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "download-file"]
+    argv = ["-o", "Acquire::Retries=0", "-o", f"Acquire::http::Timeout={PATIENCE}", "download-file"]
     return [*argv, job.url, str(job.folder / "got")], {"APT_CONFIG": file}
 
 
 def _uv(job: Job) -> tuple[list[str], dict[str, str]]:
     argv = ["pip", "install", "--no-cache", "--index-url", job.url, "--target", str(job.folder)]
-    env = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0", "UV_PYTHON_DOWNLOADS": "never"}
+    env = {"UV_HTTP_TIMEOUT": PATIENCE, "UV_HTTP_RETRIES": "0", "UV_PYTHON_DOWNLOADS": "never"}
     return [*argv, "airlock-nothing"], env
 
 
 def _npm(job: Job) -> tuple[list[str], dict[str, str]]:
     dialect = clients.Npm("")
     file = job.file("npmrc", dialect.write("", dialect.settings(job.want)))
-    argv = ["ping", "--registry", job.url, "--fetch-retries", "0", "--fetch-timeout", "10000"]
+    argv = [
+        "ping",
+        "--registry",
+        job.url,
+        "--fetch-retries",
+        "0",
+        "--fetch-timeout",
+        f"{PATIENCE}000",
+    ]
     return [*argv, "--cache", str(job.folder / "cache"), "--no-update-notifier"], {
         "NPM_CONFIG_GLOBALCONFIG": file
     }
@@ -155,7 +165,7 @@ def _dnf(job: Job) -> tuple[list[str], dict[str, str]]:
         *(f"--config={job.file('dnf.conf', text)}", f"--installroot={folder}/root"),
         *(f"--setopt=reposdir={folder}/repos", f"--setopt=cachedir={folder}/cache"),
         *(f"--setopt=logdir={folder}", f"--setopt=persistdir={folder}/persist"),
-        *("--setopt=retries=1", "--setopt=timeout=10", "--releasever=9", "-y"),
+        *("--setopt=retries=1", f"--setopt=timeout={PATIENCE}", "--releasever=9", "-y"),
         *(f"--repofrompath=x,{job.url}", "makecache"),
     ]
     return argv, {}
