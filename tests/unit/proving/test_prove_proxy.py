@@ -134,7 +134,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
 def test_exit_codes(told: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
     told.append(Answer("curl", CASES[0], "direct", "direct"))
     assert main(["prove-proxy"]) == 0
-    assert "not verified: wget: not here" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "not verified: wget: not here" in said.out
+    assert f"not verified: {len(CASES) - 1} cells" in said.err
     # Named and not here: not verified is no pass.
     assert main(["prove-proxy", "--tools", "curl,wget"]) == 3
     told.append(Answer("curl", Case("x.example", "http://y.example"), "direct", "via-proxy"))
