@@ -12,7 +12,8 @@ from harness.errors import AirlockError, UsageError
 from harness.names import nearest
 from installers.exits import Exit
 
-#: verb -> what it does. ``harness.commands.<verb>`` has ``arguments(parser)`` and ``run(args)``.
+#: verb -> what it does. ``harness.commands.<verb>`` (``_`` for ``-``) has ``arguments(parser)``
+#: and ``run(args)``.
 VERBS = {
     "doctor": "what this machine can do; --fix installs what it can",
     "image": "local base images: list, build, probe (whose modules their kernels take)",
@@ -24,6 +25,7 @@ VERBS = {
     "check": "conformance of an existing machine; provisions and changes nothing",
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
+    "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }
 
@@ -81,7 +83,7 @@ def _dispatch(argv: list[str]) -> int:
         description="Turns a machine image into a GPU node inside a locked-down network, "
         "and proves that it is one.",
         epilog="verbs:\n"
-        + "\n".join(f"  {verb:10} {what}" for verb, what in VERBS.items())
+        + "\n".join(f"  {verb:11} {what}" for verb, what in VERBS.items())
         + f"\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -99,7 +101,7 @@ def _dispatch(argv: list[str]) -> int:
         return Exit.USAGE
     if args.verb not in VERBS:
         raise UsageError(f"unknown verb {args.verb!r}", hint=nearest(args.verb, VERBS))
-    command: Command = importlib.import_module(f"harness.commands.{args.verb}")
+    command: Command = importlib.import_module(f"harness.commands.{args.verb.replace('-', '_')}")
     parser = Parser(prog=f"airlock {args.verb}", description=VERBS[args.verb], epilog=EPILOG)
     command.arguments(parser)
     return command.run(parser.parse_args(args.rest))

@@ -2,7 +2,8 @@
 
 Measured with curl, wget, git, apt, urllib, requests, httpx, aiohttp, pip, uv, npm and Go: an
 explicit host, or ``.domain`` together with its apex; lower case; a comma without blank; IP
-addresses one by one. CIDR blocks, ``*`` and ports are each ignored by some of them.
+addresses one by one. CIDR blocks, ``*`` and ports are each ignored by some of them, and for IPv6
+addresses no spelling serves all: urllib alone wants brackets, with which httpx cannot start.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ DEFAULTS = (
     "googleapis.com",
 )
 KEY = "no-proxy"
+# Python's urllib wants brackets, and with brackets httpx fails on every request.
+_IPV6 = "urllib and npm go to the proxy all the same: no spelling serves every program"
 
 
 def parse(value: Optional[str]) -> tuple[list[str], list[str]]:
@@ -73,7 +76,7 @@ def entry(raw: str) -> tuple[list[str], str]:
     text = raw.lower()
     address = _address(text.strip("[]"))
     if address:
-        return [address], ""
+        return [address], _IPV6 if ":" in address else ""
     if "/" in text:
         return _network(text)
     if text == "*":

@@ -11,9 +11,9 @@ import ipaddress
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from installers import noproxy
 from installers.compat import load_data
@@ -34,7 +34,7 @@ class Tool:
     after_comma: str
     bare: str
     dot: str
-    star: bool
+    star: str
     star_prefix: bool
     star_suffix: bool
     port: str
@@ -46,16 +46,39 @@ class Tool:
     wins: str
     schemeless: bool
     loopback: bool
+    ipv6: tuple[str, ...]
+    network_address: bool = False
+    ipv6_direct: bool = True
+    breaks: str = ""
+    since: tuple[tuple[str, dict[str, object]], ...] = ()
 
-    def bypasses(self, value: str, host: str, port: Optional[int] = None) -> bool:
-        """Whether ``host`` is reached directly. ``port``: the one the URL names, if it does."""
+    def at(self, version: str) -> Tool:
+        """The program as of a release: what the data file says changed by then."""
+        changed: dict[str, Any] = {}
+        for first, fields in self.since:
+            if _numbers(version) >= _numbers(first):
+                changed.update(fields)
+        return replace(self, **changed)
+
+    def bypasses(
+        self, value: str, host: str, port: int = _DEFAULT_PORT, *, named: bool = False
+    ) -> bool:
+        """Whether ``host`` is not left to the proxy. ``named``: the URL names the port itself."""
         name = host.strip("[]").lower()
         if self.loopback and (name == "localhost" or _is_loopback(name)):
             return True
         entries = self._entries(value)
         if entries == ["*"]:
-            return self.star
-        return any(self._matches(entry, name, port) for entry in entries)
+            return self.star == "all" or (self.star == "names" and _address(name) is None)
+        return any(self._matches(entry, name, port, named) for entry in entries)
+
+    def way(self, value: str, host: str, port: int = _DEFAULT_PORT, *, named: bool = False) -> str:
+        """``direct``, ``via-proxy``, or ``failed`` where the request comes to nothing."""
+        if self.breaks and re.search(self.breaks, value):
+            return "failed"
+        if not self.bypasses(value, host, port, named=named):
+            return "via-proxy"
+        return "direct" if self.ipv6_direct or not _is_ipv6(host.strip("[]")) else "failed"
 
     def chosen(self, variables: Sequence[tuple[str, str]], name: str) -> Optional[str]:
         """The value that counts of ``name`` (``http_proxy`` or ``no_proxy``) in an environment.
@@ -81,17 +104,22 @@ class Tool:
             entries = [entry.strip() for entry in entries]
         return [entry for entry in entries if entry]
 
-    def _matches(self, entry: str, host: str, port: Optional[int]) -> bool:
+    def _matches(self, entry: str, host: str, port: int, named: bool) -> bool:
         if self.case == "insensitive":
             entry = entry.lower()
         network = self._network(entry)
         if network is not None:
             address = _address(host)
             return address is not None and address in network
+        if entry.startswith("[") or _is_ipv6(entry):
+            spelling = "bracketed" if entry.startswith("[") else "bare"
+            return spelling in self.ipv6 and host == entry.strip("[]")
+        if self.network_address and _address(entry.partition("/")[0]) is not None:
+            entry = entry.partition("/")[0]
         entry, wanted = _split_port(entry)
         if wanted is not None:
-            said = port if self.port == "explicit" else (port or _DEFAULT_PORT)
-            if self.port == "never" or said != wanted:
+            knows = self.port == "always" or (self.port == "explicit" and named)
+            if not knows or port != wanted:
                 return False
         if self.trailing_dot:
             entry, host = entry.rstrip("."), host.rstrip(".")
@@ -106,7 +134,6 @@ class Tool:
                 return False
             bare = entry.lstrip(".")
             return host == bare or host.endswith(bare if self.bare == "suffix" else f".{bare}")
-        entry = entry.strip("[]")
         if host == entry:
             return True
         if self.bare == "exact":
@@ -128,20 +155,22 @@ class Finding:
     """What comes of one entry.
 
     ``target`` is a host that the entry means; ``direct`` and ``proxied`` are the programs that
-    reach it that way; ``written`` is what we write in its place, ``note`` what there is to say.
+    reach it that way, ``failing`` those that reach nothing; ``written`` is what we write in
+    its place, ``note`` what there is to say.
     """
 
     entry: str
     target: str
     direct: tuple[str, ...]
     proxied: tuple[str, ...]
+    failing: tuple[str, ...]
     written: tuple[str, ...]
     note: str
 
     @property
     def portable(self) -> bool:
         """True when every program agrees."""
-        return not (self.direct and self.proxied)
+        return not (self.direct and self.proxied) and not self.failing
 
     @property
     def text(self) -> str:
@@ -154,18 +183,23 @@ class Finding:
         said = f"{noproxy.KEY} entry {self.entry}: {self.target} would be "
         if self.portable:
             return f"{said}{'direct' if self.direct else 'proxied'} for every program"
-        return f"{said}direct for {', '.join(self.direct)}; proxied for {', '.join(self.proxied)}"
+        ways = (("direct", self.direct), ("proxied", self.proxied), ("an error", self.failing))
+        return said + "; ".join(f"{way} for {', '.join(names)}" for way, names in ways if names)
 
 
 @lru_cache(maxsize=1)
 def tools() -> dict[str, Tool]:
     """The programs of the data file, by name."""
-    raw = load_data("noproxy_tools.json")
-    return {
-        name: Tool(name=name, **{**fields, "cidr": tuple(fields["cidr"])})
-        for name, fields in raw.items()
-        if isinstance(fields, dict)
-    }
+    raw: dict[str, Any] = load_data("noproxy_tools.json")
+    found: dict[str, Tool] = {}
+    for name, fields in raw.items():
+        if isinstance(fields, dict):
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in fields.items()
+            }
+            found[name] = Tool(name=name, **values)
+    return found
 
 
 def lint(value: Optional[str]) -> list[Finding]:
@@ -180,8 +214,7 @@ def lint(value: Optional[str]) -> list[Finding]:
         if entry:
             written, note = noproxy.entry(entry)
             for target in _targets(entry):
-                direct, proxied = _ask(entry, target)
-                findings.append(Finding(entry, target, direct, proxied, tuple(written), note))
+                findings.append(Finding(entry, target, *_ask(entry, target), tuple(written), note))
     if re.search(r"\S[ \t]+\S", text.replace(",", "")):
         findings += _blanks(text)
     return findings
@@ -192,24 +225,27 @@ def notes(value: Optional[str]) -> list[str]:
     return [f.effect for f in lint(value) if f.note and not f.portable]
 
 
-def _ask(value: str, target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    direct: list[str] = []
-    proxied: list[str] = []
+_Names = tuple[str, ...]
+
+
+def _ask(value: str, target: str) -> tuple[_Names, _Names, _Names]:
+    """The programs for which ``target`` is direct, proxied, and not reached at all."""
+    ways: dict[str, list[str]] = {"direct": [], "via-proxy": [], "failed": []}
     for name, tool in tools().items():
         shown = re.sub(r"[,\s]+", "|", value) if tool.lists == "bar" else value
-        (direct if tool.bypasses(shown, target) else proxied).append(name)
-    return tuple(direct), tuple(proxied)
+        ways[tool.way(shown, target)].append(name)
+    return tuple(ways["direct"]), tuple(ways["via-proxy"]), tuple(ways["failed"])
 
 
 def _blanks(text: str) -> list[Finding]:
     """Blanks between entries: what happens to the last one."""
     entries = [entry for entry in re.split(r"[,\s]+", text) if entry]
     last = _targets(entries[-1])[-1]
-    direct, proxied = _ask(text.strip(), last)
+    direct, proxied, failing = _ask(text.strip(), last)
     alone = _ask(entries[-1], last)[1]
     proxied = tuple(name for name in proxied if name not in alone)
     note = "written with commas and no blanks"
-    return [Finding("with blanks", last, direct, proxied, (), note)] if proxied else []
+    return [Finding("with blanks", last, direct, proxied, failing, (), note)] if proxied else []
 
 
 def _targets(entry: str) -> list[str]:
@@ -244,6 +280,15 @@ def _address(text: str) -> Optional[_Address]:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def _is_ipv6(text: str) -> bool:
+    address = _address(text)
+    return address is not None and address.version == 6
 
 
 def _is_loopback(text: str) -> bool:

@@ -132,11 +132,11 @@ def test_git(node: Node) -> None:
     title="pip goes through the proxy",
     remedy=REMEDY,
     requires=proxy,
-    source="pip configuration: [global] proxy; wins over the environment",
+    source="pip configuration: [global] proxy; wins over the environment unless it is empty",
 )
 def test_pip(node: Node) -> None:
     """The setting of all users; without one, the environment."""
-    value = settings(fact(node, "proxy.pip")).get("proxy")
+    value = settings(fact(node, "proxy.pip")).get("proxy") or None
     demand(node, "pip", _per_scheme(node, value, value))
 
 

@@ -26,14 +26,20 @@ _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
 def non_proxy_hosts(entries: Iterable[str]) -> str:
-    """``http.nonProxyHosts``: separated by ``|``, ``*`` for a whole domain, IPv6 in brackets."""
-    found = []
+    """``http.nonProxyHosts``: separated by ``|``, ``*`` for a whole domain, IPv6 in brackets.
+
+    To every other program a host stands for what is below it as well: ``host|*.host``.
+    """
+    found: list[str] = []
     for entry in entries:
         if entry.startswith("."):
             found.append(f"*{entry}")
+        elif ":" in entry:
+            found.append(f"[{entry}]")
         else:
-            found.append(f"[{entry}]" if ":" in entry else entry)
-    return "|".join(found)
+            named = "." in entry and not entry.replace(".", "").isdigit()
+            found += [entry, f"*.{entry}"] if named else [entry]
+    return "|".join(dict.fromkeys(found))
 
 
 def system_properties(want: Wanted) -> dict[str, str]:

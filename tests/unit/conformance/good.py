@@ -115,7 +115,7 @@ def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
             f"no_proxy = {NO_PROXY}",
         ],
         "git": ["[http]", f'proxy = "{url}"'],
-        "pip": [f"proxy = {url}"],
+        "pip": ["proxy = "],
         "credential_files": credential_files,
         "settings_url": "http://169.254.169.254",
         "unit": {"airlock-proxy.service": unit},
@@ -279,7 +279,7 @@ def authenticated(ca: str, bundle: str, proxy: str, port: int, login: str) -> Sa
     sample.expect |= {"ca_sha256": None, "intercept": False, "auth": True}
     files = [
         *("/etc/apt/apt.conf.d/99zz-airlock-proxy", "/etc/environment", "/etc/gitconfig"),
-        *("/etc/pip.conf", "/etc/profile.d/airlock-proxy.sh", "/etc/wgetrc", "/root/.curlrc"),
+        *("/etc/profile.d/airlock-proxy.sh", "/etc/wgetrc", "/root/.curlrc"),
     ]
     sample.facts["proxy"] = _proxy("http://***@10.0.2.100:3128", files)
     sample.facts["hygiene"]["secrets"] = [

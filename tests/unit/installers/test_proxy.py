@@ -85,7 +85,7 @@ def test_running_node_lists_every_file_that_holds_a_credential(root: Path) -> No
     summary = run(root, http_proxy=URL)
     listed = summary.installers[0].provenance["credential_files"]
     assert sorted(name.lstrip("/") for name in listed) == holding(root)
-    assert len(listed) == 9
+    assert len(listed) == 8
     state = read_state(Host(root))["installers"]["proxy"]["provenance"]
     assert state["credential_files"] == listed
     for private in ("etc/apt/apt.conf.d/99zz-airlock-proxy", "root/.curlrc"):
