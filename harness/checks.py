@@ -262,6 +262,7 @@ origin_http = _expects("origin-http", "origin_http_url", "a plain origin of ours
 origin = _expects("origin", "origin_url", "an origin of ours behind the proxy")
 ports = _expects("ports", "ports", "ports that something on the node will need")
 glibc = _expects("glibc", "glibc", "programs that ask for a version of the C library")
+repository = _expects("repository", "repository", "a package repository with a pinned key")
 google = _expects("google", "google_url", "Google's services reached past the proxy")
 refusing = _expects("refusing", "refuses", "a network that should refuse what it does not allow")
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)

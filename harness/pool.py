@@ -223,6 +223,7 @@ class Pool:
                 options=self._options,
                 record=station.record,
                 stopping=self.stopping,
+                broken=self._sabotage.of_build if self._sabotage else {},
             )
             station.running = provider.up(job)
             self._collect(station, job)
@@ -258,7 +259,7 @@ class Pool:
         station.simulated = running.simulated
         if self._sabotage:
             with job.phase("sabotage", self._sabotage.name):
-                ran = running.transport.run(self._sabotage.apply, timeout=120)
+                ran = running.transport.run(self._sabotage.on_node or "true", timeout=120)
                 if ran.code != 0:
                     said = (ran.err or ran.out).decode(errors="replace").strip()
                     raise InfraError(
