@@ -253,6 +253,7 @@ def _build_why_not(node: Node) -> str:
 
 
 proxy = _expects("proxy", "proxy_url_redacted", "a scenario with a proxy")
+proxy_tools = _expects("proxy-tools", "proxy_tools", "a proxy, and known tools that must know it")
 intercept = _expects("intercept", "intercept", "a proxy that intercepts TLS")
 auth = _expects("auth", "auth", "a proxy that asks for credentials")
 secure_boot = _expects("secure-boot", "secure_boot", "a scenario with Secure Boot")

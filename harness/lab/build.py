@@ -24,7 +24,7 @@ from fixtures.repository import Repository
 from fixtures.signer import SignerServer
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import canary, disk, packages, seam
+from harness.lab import canary, disk, packages, seam, tools
 from harness.lab.base import Base, canonical, exclusive
 from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
 from harness.lab.surroundings import script
@@ -132,6 +132,7 @@ def key(
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
+            **({"tools": canonical(tools.files())} if job.cell.profile.tools else {}),
             **({"broken": dict(job.broken)} if job.broken else {}),
         }
     )
@@ -215,7 +216,7 @@ def _build(
     given: Mapping[str, str],
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
-        _unpack(base, tree, node_file, job.scratch)
+        _unpack(base, tree, node_file, job.scratch, marked=job.cell.profile.tools)
     modules = cache_dir(MODULES)
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
@@ -287,13 +288,15 @@ def _build(
     }
 
 
-def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path) -> None:
+def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, *, marked: bool) -> None:
     run_as_root(["mkdir", "-p", str(tree)], timeout=20)
     command = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
     run_as_root([*command, "--exclude=./dev/*", "-f", str(base.tar)], timeout=600)
+    more = {path: text.encode() for path, text in tools.files().items()} if marked else {}
     archive = seam.archive(
-        {NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
-        executable=frozenset({NODE_FILE, _POLICY}),
+        {**more, NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
+        executable=frozenset({NODE_FILE, _POLICY, *tools.PROGRAMS}),
+        also=tools.LINKS if marked else {},
     )
     packed = scratch / "seam.tar"
     packed.write_bytes(archive)

@@ -373,6 +373,16 @@ def _(s: Sample) -> None:
     s.facts["key_servers"] = [{"path": "/usr/local/sbin/add-key", "line": 1, "text": text}]
 
 
+@of("tool-without-proxy")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["tools"]["yum"]["proxies"] = []
+
+
+@of("also: a tool that was never told")
+def _(s: Sample) -> None:
+    del s.facts["proxy"]["tools"]["unit docker"]
+
+
 def ring(sample: Sample) -> dict[str, Any]:
     """The facts of the repository's keyring."""
     found: dict[str, Any] = next(

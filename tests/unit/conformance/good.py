@@ -123,6 +123,15 @@ def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
         ],
         "git": ["[http]", f'proxy = "{url}"'],
         "pip": [f"proxy = {url}"],
+        "tools": {
+            name: {"path": path, "proxies": proxies, "refers": refers}
+            for name, path, proxies, refers in (
+                ("environment", "/etc/environment", ["10.0.2.100:3128"], []),
+                ("yum", "/etc/yum.conf", ["10.0.2.100:3128"], []),
+                ("sudo", "/etc/sudoers.d/airlock-proxy", [], ["http_proxy https_proxy"]),
+                ("unit docker", "/etc/systemd/x.conf", [], ["/etc/airlock/proxy.env"]),
+            )
+        },
         "credential_files": credential_files,
         "settings_url": "http://169.254.169.254",
         "unit": {"airlock-proxy.service": unit},
@@ -301,6 +310,7 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "refuses": True,
         "ports": [53],
         "glibc": "2.36",
+        "proxy_tools": ["environment", "yum", "sudo", "unit docker"],
         "repository": {
             "keyring": RING,
             "source": SOURCE,

@@ -131,6 +131,8 @@ WORDS = {
         "cache.signed": "does not fit the manifest",
         "cache.contents": "1 modules are not those",
     },
+    "tool-without-proxy": {"proxy.every-tool": "1 tools do not know the proxy"},
+    "also: a tool that was never told": {"proxy.every-tool": "1 tools"},
     "also: a keybox": {"keyrings.file": "is keybox, not a binary"},
     "also: signed by somebody else": {"cache.signed": "is signed by 7777"},
     "also: a key baked into the image": {"hygiene.secrets": "built with 1 secrets in it"},
