@@ -50,7 +50,10 @@ class ThisMachine(AgentOperations):
         os.utime(self._home / "machine-id", (made, made))
         # On a node curl finds the CA in the OS store; here its configuration points at one.
         own = {".curlrc": f'cacert = "{bundle}"\n' if sample.trusts_ca else ""}
-        apt = {"apt.conf": "", "lab.sources": _source(directory)}
+        # This machine's own settings are not the node's: APT_CONFIG is read before all others.
+        (self._home / "none").mkdir()
+        alone = f'Dir::Etc::parts "{self._home}/none";\nDir::Etc::main "-";\n'
+        apt = {"apt.conf": alone, "lab.sources": _source(directory)}
         for name, text in (own | apt).items():
             (self._home / name).write_text(text + sample.home.get(name, ""))
 
