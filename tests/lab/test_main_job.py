@@ -91,6 +91,26 @@ def test_no_check_failed_and_the_three_controls_ran(cells: dict[str, dict[str, A
         assert not cell.get("simulated"), name
 
 
+def test_keys_cache_and_every_tool_are_part_of_the_job(cells: dict[str, dict[str, Any]]) -> None:
+    """On both distributions: the pinned repository, the signed entry, and every dialect."""
+    wanted = {
+        *("keyrings.pinned", "keyrings.apt-verifies", "keyrings.apt-refuses"),
+        *("cache.signed", "cache.contents", "cache.hit-fetches-nothing", "proxy.every-tool"),
+    }
+    passed = [cell for cell in cells.values() if cell["verdict"] == "pass"]
+    for cell in passed:
+        assert wanted <= {c["id"] for c in cell["checks"] if c["outcome"] == "pass"}, cell["id"]
+    # Two images have one kernel: the second one's modules are found, and nothing is fetched.
+    uses = {cell["id"]: cell["provenance"]["cache"] for cell in passed}
+    hits = [
+        cell
+        for cell in passed
+        if any(use["name"] == "kernel modules" and use["hit"] for use in uses[cell["id"]])
+    ]
+    assert hits
+    assert {cell["ledger"]["build"]["packages"] for cell in hits} == {0}
+
+
 def test_the_refusal_comes_with_reason_and_way_out_before_anything_is_made(
     cells: dict[str, dict[str, Any]], out: Path
 ) -> None:
