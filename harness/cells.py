@@ -49,11 +49,15 @@ class Image:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is to be installed and configured: installer names in the order they run."""
+    """What is to be installed and configured: installer names in the order they run.
+
+    ``tools``: the image has every tool that must know the proxy (see harness.lab.tools).
+    """
 
     name: str
     title: str
     installers: tuple[str, ...]
+    tools: bool = False
     requires: Requirements = field(default_factory=Requirements)
 
 

@@ -253,6 +253,7 @@ def _build_why_not(node: Node) -> str:
 
 
 proxy = _expects("proxy", "proxy_url_redacted", "a scenario with a proxy")
+proxy_tools = _expects("proxy-tools", "proxy_tools", "a proxy, and known tools that must know it")
 intercept = _expects("intercept", "intercept", "a proxy that intercepts TLS")
 auth = _expects("auth", "auth", "a proxy that asks for credentials")
 secure_boot = _expects("secure-boot", "secure_boot", "a scenario with Secure Boot")
@@ -262,6 +263,7 @@ origin_http = _expects("origin-http", "origin_http_url", "a plain origin of ours
 origin = _expects("origin", "origin_url", "an origin of ours behind the proxy")
 ports = _expects("ports", "ports", "ports that something on the node will need")
 glibc = _expects("glibc", "glibc", "programs that ask for a version of the C library")
+repository = _expects("repository", "repository", "a package repository with a pinned key")
 google = _expects("google", "google_url", "Google's services reached past the proxy")
 refusing = _expects("refusing", "refuses", "a network that should refuse what it does not allow")
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)

@@ -28,6 +28,7 @@ from harness.providers.base import (
     Phase,
     Provider,
     Refused,
+    Running,
     Stopped,
 )
 from harness.sabotage import Sabotage
@@ -223,6 +224,7 @@ class Pool:
                 options=self._options,
                 record=station.record,
                 stopping=self.stopping,
+                broken=self._sabotage.of_build if self._sabotage else {},
             )
             station.running = provider.up(job)
             self._collect(station, job)
@@ -257,13 +259,8 @@ class Pool:
         assert running is not None
         station.simulated = running.simulated
         if self._sabotage:
-            with job.phase("sabotage", self._sabotage.name):
-                ran = running.transport.run(self._sabotage.apply, timeout=120)
-                if ran.code != 0:
-                    said = (ran.err or ran.out).decode(errors="replace").strip()
-                    raise InfraError(
-                        f"the sabotage {self._sabotage.name} could not be applied: {said[-400:]}"
-                    )
+            if self._sabotage.on_node:
+                self._break(running, job, self._sabotage)
             station.record.provenance["sabotage"] = self._sabotage.name
         with job.phase("exercise", "controls and probes"):
             running.exercise()
@@ -282,6 +279,13 @@ class Pool:
         _write_json(station.capsule / "facts.json", facts)
         _write_json(station.capsule / "expect.json", station.expect)
         station.met = True
+
+    def _break(self, running: Running, job: Job, sabotage: Sabotage) -> None:
+        with job.phase("sabotage", sabotage.name):
+            ran = running.transport.run(sabotage.on_node, timeout=120)
+            if ran.code != 0:
+                said = (ran.err or ran.out).decode(errors="replace").strip()[-400:]
+                raise InfraError(f"the sabotage {sabotage.name} could not be applied: {said}")
 
     def _read_ledger(self, station: Station) -> None:
         """The ledger as of now; a provider without a recorded network gives an empty one."""

@@ -4,21 +4,39 @@
 
     [[sabotage]]
     name = "unsigned-module"
+    title = "strip ran after signing"
     kills = ["modules.signature"]        # checks that must fail
     dependants = ["modules.controls"]    # checks that may fail because those did
     apply = "..."                        # shell, run on the node after boot and before facts
+
+What a node is made from is broken in three other ways::
+
+    stage = "build"                      # apply runs in the image, before the installers
+    scenario = "volume-unmounted"        # the node is made in this environment as well: the name
+                                         # of a scenario, or a file beside sabotage.toml
+    serves = {"/a" = "/b"}               # during the build our origin answers /a with what is at /b
+
+``outcome``: how the checks must end where that is not "fail". ``stops``: the installer that must
+end the build instead; there is then no node, and no check to kill.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.catalog import check_keys, line_of, read_toml
+from harness.catalog import Catalog, check_keys, line_of, read_toml
 from harness.errors import UsageError
 from harness.names import nearest
+
+if TYPE_CHECKING:
+    from harness.cells import Cell
+    from reports import model
+
+_STAGES = ("node", "build")
+_OUTCOMES = ("fail", "error")
 
 
 @dataclass(frozen=True)
@@ -26,23 +44,59 @@ class Sabotage:
     """One break. ``kills`` must fail, ``dependants`` may, and nothing else."""
 
     name: str
-    kills: tuple[str, ...]
-    dependants: tuple[str, ...]
-    apply: str
-    title: str = ""
+    title: str
+    kills: tuple[str, ...] = ()
+    dependants: tuple[str, ...] = ()
+    apply: str = ""
+    stage: str = "node"
+    scenario: str = ""
+    serves: Mapping[str, str] = field(default_factory=dict)
+    outcome: str = "fail"
+    stops: str = ""
 
-    def judge(self, outcomes: Mapping[str, str]) -> list[str]:
-        """What is wrong with the outcomes (check id -> outcome) of a sabotaged node."""
+    @property
+    def on_node(self) -> str:
+        """Shell for the node; empty where something else is broken."""
+        return self.apply if self.stage == "node" else ""
+
+    @property
+    def in_image(self) -> str:
+        """Shell for the image before the installers; empty where something else is broken."""
+        return self.apply if self.stage == "build" else ""
+
+    @property
+    def of_build(self) -> dict[str, Any]:
+        """What makes an image another one than without it; empty for a break of the node."""
+        found: dict[str, Any] = {"script": self.in_image, "serves": dict(self.serves)}
+        return {name: value for name, value in found.items() if value}
+
+    def cell(self, cell: Cell, catalog: Catalog) -> Cell:
+        """The cell in the environment of this sabotage. What is right for it stays the same."""
+        if not self.scenario:
+            return cell
+        own = str(cell.scenario.path or cell.scenario.name)
+        made = catalog.scenario(f"{own}+{self.scenario}")
+        # A scenario may say that its cause must be named; here checks must fail all the same.
+        return replace(cell, scenario=replace(made, expected="pass", named_by=""))
+
+    def judge(self, cell: model.Cell) -> list[str]:
+        """What is wrong with the outcomes of a sabotaged cell; empty if it was found."""
+        if self.stops:
+            stopped = cell.verdict == "fail" and cell.reason.startswith(f"{self.stops}: ")
+            said = f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict
+            return [] if stopped else [f"{self.stops} must stop {self.name}, and it was {said}"]
+        outcomes = {check.id: check.outcome for check in cell.checks}
+        ended = {check: outcomes.get(check, "not run") for check in self.kills}
         wrong = [
-            f"{check} must fail under {self.name} and was {outcomes.get(check, 'not run')}"
-            for check in self.kills
-            if outcomes.get(check) != "fail"
+            f"{check} must {self.outcome} under {self.name} and was {outcome}"
+            for check, outcome in ended.items()
+            if outcome != self.outcome
         ]
         expected = {*self.kills, *self.dependants}
         return wrong + [
             f"{check} failed under {self.name}, which does not name it"
             for check, outcome in outcomes.items()
-            if outcome == "fail" and check not in expected
+            if outcome in ("fail", self.outcome) and check not in expected
         ]
 
 
@@ -70,14 +124,30 @@ def _read(path: Path) -> Iterable[Sabotage]:
     check_keys(path, text, data, {"sabotage"}, "")
     header = "[[sabotage]]"
     for nth, table in enumerate(data.get("sabotage", [])):
-        check_keys(path, text, table, Sabotage.__dataclass_fields__, header, nth)
-        for key in ("name", "kills", "apply"):
-            if not table.get(key):
-                line = line_of(text, key, header, nth)
-                raise UsageError(f"{path}:{line}: {header} lacks {key!r}")
+        check_keys(path, text, table, [f.name for f in fields(Sabotage)], header, nth)
+        why, key = _wrong(table)
+        if why:
+            raise UsageError(f"{path}:{line_of(text, key, header, nth)}: {header} {why}")
         values: dict[str, Any] = {
             **table,
-            "kills": tuple(table["kills"]),
+            "kills": tuple(table.get("kills", ())),
             "dependants": tuple(table.get("dependants", ())),
         }
+        if (scenario := str(table.get("scenario", ""))).endswith(".toml"):
+            values["scenario"] = str(path.parent / scenario)
         yield Sabotage(**values)
+
+
+def _wrong(table: Mapping[str, Any]) -> tuple[str, str]:
+    """Why a table is no sabotage, and by which key; empty if it is one."""
+    for key in ("name", "title"):
+        if not table.get(key):
+            return f"lacks {key!r}", key
+    if not any(table.get(way) for way in ("apply", "scenario", "serves")):
+        return "breaks nothing: it lacks 'apply', 'scenario' and 'serves'", "apply"
+    if bool(table.get("kills")) == bool(table.get("stops")):
+        return "needs either 'kills' or 'stops'", "kills"
+    for key, known in (("stage", _STAGES), ("outcome", _OUTCOMES)):
+        if table.get(key, known[0]) not in known:
+            return f"has {key} = {table[key]!r}; known: {', '.join(known)}", key
+    return "", ""

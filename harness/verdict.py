@@ -43,7 +43,8 @@ def _sabotage_lines(sabotage: Sabotage, cells: list[model.Cell]) -> list[str]:
     for cell in cells:
         if cell.verdict == "refused":
             continue
-        wrong = sabotage.judge({check.id: check.outcome for check in cell.checks})
-        verdict = f"found by {', '.join(sabotage.kills)}, as it should be" if not wrong else ""
+        wrong = sabotage.judge(cell)
+        by = sabotage.stops or ", ".join(sabotage.kills)
+        verdict = f"found by {by}, as it should be" if not wrong else ""
         lines.append(f"sabotage {sabotage.name} on {cell.id}: {verdict or '; '.join(wrong)}")
     return lines

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from installers import aptsources
 from installers.host import Host
 
+_NO = ("no", "false", "without", "off", "disable")
 _ONE_LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)")
 
 
@@ -86,22 +87,28 @@ def _entries(text: str, path: str, arch: str) -> list[Entry]:
     return found
 
 
+def stanzas(text: str) -> list[dict[str, str]]:
+    """The fields, by lower-case name, of each entry of a deb822 file that is on."""
+    return [fields for _, _, fields in _numbered(text)]
+
+
 def _stanzas(text: str, arch: str) -> list[Entry]:
-    found: list[Entry] = []
+    return [
+        Entry(first, last, places(fields.get("uris", ""), fields.get("suites", ""), arch))
+        for first, last, fields in _numbered(text)
+    ]
+
+
+def _numbered(text: str) -> list[tuple[int, int, dict[str, str]]]:
+    """Entries that are on: their first line, the line after the last, and their fields."""
+    found: list[tuple[int, int, dict[str, str]]] = []
     lines = text.splitlines()
     first = 0
     for number in range(len(lines) + 1):
         if number == len(lines) or not lines[number].strip():
             fields = _fields(lines[first:number])
-            if fields.get("enabled", "yes").lower() not in (
-                "no",
-                "false",
-                "without",
-                "off",
-                "disable",
-            ):
-                at = places(fields.get("uris", ""), fields.get("suites", ""), arch)
-                found.append(Entry(first, number, at))
+            if fields and fields.get("enabled", "yes").lower() not in _NO:
+                found.append((first, number, fields))
             first = number + 1
     return found
 

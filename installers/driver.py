@@ -207,11 +207,12 @@ class Driver(Installer):
             "build_seconds": entry.details["seconds"],
             "cache_key": entry.key,
             "cache": "hit" if entry.hit else "miss",
+            "cache_store": entry.hit,
             "certificate": self._signer_certificate().sha256,
         }
         if not entry.hit:
             provenance["build_environment"] = entry.details["environment"]
-        self._install(host, modules, signed, provenance, log)
+        self._install(host, modules, signed, provenance, entry.envelope, log)
         self._blacklist(host, kernel, log)
         return None
 
@@ -276,6 +277,7 @@ class Driver(Installer):
         modules: dict[str, bytes],
         signed: dict[str, bytes],
         provenance: dict[str, Any],
+        envelope: bytes,
         log: Log,
     ) -> None:
         """Replace the modules' directory as a whole, then the certificate and depmod's tables."""
@@ -303,6 +305,7 @@ class Driver(Installer):
                 host.write(f"{new}/{name}", data)
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
             host.write(f"{new}/{audit.RECORD}", text)
+            host.write(f"{new}/{kernels.ENTRY}", envelope)
             host.write(CERTIFICATE, self._signer_certificate().der)
             if host.exists(place):
                 host.move(place, old)

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from installers.asn1 import Certificate
 from installers.collect import (
+    built,
     efi,
     hygiene,
     keyservers,
@@ -26,6 +27,7 @@ from installers.collect import (
     packages,
     proxy,
     records,
+    repositories,
     secure_boot,
     system,
     systemd,
@@ -40,7 +42,17 @@ SCHEMA = 1
 NEEDS = {"proxy": {"systemd"}, "modules": {"certificates"}, "installers": {"state"}}
 AREAS = (
     *("identity", "os", "kernel", "python", "secure_boot", "network", "proxy", "trust"),
-    *("modules", "loaded_modules", "signing", "systemd", "disk", "volumes", "key_servers"),
+    *(
+        "modules",
+        "built",
+        "repositories",
+        "loaded_modules",
+        "signing",
+        "systemd",
+        "disk",
+        "volumes",
+        "key_servers",
+    ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
 )
 
@@ -138,6 +150,8 @@ class _Look:
             "proxy": self._proxy(manager),
             "trust": self.area("trust", trust.collect),
             "modules": self.area("modules", modules.collect, certificates, self.seen),
+            "built": self.area("built", built.collect),
+            "repositories": self.area("repositories", repositories.collect),
             "loaded_modules": self.area("loaded_modules", modules.loaded),
             "signing": self.area("signing", _signing),
             "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},

@@ -11,6 +11,9 @@ from installers import audit
 from installers.config import Config
 from installers.host import Host
 
+#: Beside the modules: manifest and signature of the cache's entry that they were taken from.
+ENTRY = "airlock-cache-entry.json"
+
 
 def module_directory(kernel: str) -> str:
     """Where our modules of a kernel are: ``updates`` wins over the kernel's own in depmod."""

@@ -219,13 +219,14 @@ class Proxy(Installer):
         remember(host, self.name, {})
 
     def provenance(self, host: Host) -> dict[str, Any]:
-        """``credential_files``: the files that hold a password, by path."""
+        """``credential_files`` hold a password; ``tools``: name -> the file that tells it."""
         proxy = self.config.proxy
         return {
             "http": proxy.http.redacted if proxy.http else None,
             "https": proxy.https.redacted if proxy.https else None,
             "no_proxy": proxy.no_proxy if proxy.asserted else [],
             "credential_files": self._secret_files(host),
+            "tools": {d.name: d.path for d in self._dialects(host) if d.settings(self.want)},
             "node_file_sha256": _sha256(host.read_bytes(units.NODE_FILE)) or None,
         }
 

@@ -157,12 +157,14 @@ class Egress(Record, frozen=True):
 class BuildLedger(Egress, frozen=True):
     """The egress of the build stage.
 
-    ``proxy_step_end`` is unix seconds: ``first_request`` must be the later one.
+    ``proxy_step_end`` is unix seconds: ``first_request`` must be the later one. ``packages`` counts
+    fetched packages and sources, none of which a driver from the cache needs.
     ``inherited`` is the date of the build when its result came from the cache: these numbers are
     then that build's, and nothing was fetched in this run.
     """
 
     proxy_step_end: float | None = None
+    packages: Count = 0
     inherited: Moment | None = None
 
 

@@ -20,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boot-anew", action="store_true", help="boot every machine instead of forking frozen ones"
     )
-    parser.add_argument("--sabotage", metavar="NAME", help="break every node in this way first")
+    parser.add_argument(
+        "--sabotage", metavar="NAME", help="break every node, or what it is made from, in this way"
+    )
     parser.add_argument(
         "--keep",
         choices=("never", "on-failure", "always"),
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     """The exit code, and what serves the nodes that are kept."""
-    from harness.catalog import CONFORMANCE
+    from harness.catalog import CONFORMANCE, load_catalog
     from harness.errors import UsageError
     from harness.providers.base import Keep, Options
     from harness.run import Request
@@ -59,6 +61,9 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     if args.n < 0:
         raise UsageError(f"-n {args.n}: must be 1 or more")
     sabotage = find_sabotage(conformance, args.sabotage) if args.sabotage else None
+    if sabotage:
+        catalog = load_catalog()
+        cells = [sabotage.cell(cell, catalog) for cell in cells]
     outcome = run_cells(
         Request(
             cells=cells,

@@ -11,7 +11,7 @@ import datetime as dt
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,11 @@ from fixtures import capture as captures
 from fixtures.ledger import summarise
 from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
+from fixtures.repository import Repository
 from fixtures.signer import SignerServer
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import canary, disk, seam
+from harness.lab import canary, disk, packages, seam, tools
 from harness.lab.base import Base, canonical, exclusive
 from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
 from harness.lab.surroundings import script
@@ -54,6 +55,10 @@ _POLICY = "usr/sbin/policy-rc.d"
 # Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
 _APPLY_SECONDS = 2400
 _SCRIPT_SECONDS = 180
+# What apt fetches besides lists: packages, and sources of packages.
+_PACKAGES = (".deb", ".dsc", ".tar.gz", ".tar.xz")
+#: Signed entries of the cache, below the state directory's own.
+MODULES = "kernel-modules"
 #: What the symptom's script printed, in the capsule of a cell whose build failed.
 SYMPTOM = "symptom.txt"
 
@@ -79,7 +84,7 @@ class Built:
         return self.directory / "stranger" / f"{module}.p7s"
 
 
-def attributes(job: Job, proxy: str | None, *, build: bool) -> dict[str, str]:
+def attributes(job: Job, proxy: str | None) -> dict[str, str]:
     """The instance metadata of the cell. ``proxy`` is ``[user:password@]host:port``."""
     scenario = job.cell.scenario
     values: dict[str, str] = {}
@@ -87,25 +92,39 @@ def attributes(job: Job, proxy: str | None, *, build: bool) -> dict[str, str]:
         values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": "origin-direct.test"}
     if scenario.intercept:
         values["http-proxy-pem-uri"] = f"file://{_CA}"
-    if build:
-        values |= {
-            "invocation-type": "custom-images",
-            "airlock-signer": _SOCKET,
-            "airlock-cache": f"file://{_MODULE_CACHE}",
-        }
-        if scenario.intercept:
-            values["airlock-apt-https"] = "true"
     return values
 
 
-def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: str | None) -> str:
+def build_attributes(
+    job: Job, proxy: str | None, authority: Authority, origin: Origin
+) -> dict[str, str]:
+    """The same while the image is built: what is to be installed, and by whose word."""
+    values = attributes(job, proxy) | {
+        "invocation-type": "custom-images",
+        "airlock-signer": _SOCKET,
+        "airlock-cache": f"file://{_MODULE_CACHE}",
+        "airlock-cache-signers": authority.module.sha256,
+        **packages.metadata(job.cell, authority, origin),
+    }
+    if job.cell.scenario.intercept:
+        values["airlock-apt-https"] = "true"
+    return values
+
+
+def key(
+    job: Job,
+    base: Base,
+    node_file: Packed,
+    authority: Authority,
+    metadata: Mapping[str, str],
+) -> str:
     """Key of a built image: a hash over everything that decides what is on its disk."""
     return canonical(
         {
             "base": base.digest,
             "node_file": node_file.sha256,
             "installers": job.cell.profile.installers,
-            "metadata": attributes(job, proxy, build=True),
+            "metadata": dict(metadata),
             "ca": _given_ca(job, authority).sha256,
             "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
@@ -113,6 +132,8 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
+            **({"tools": canonical(tools.files())} if job.cell.profile.tools else {}),
+            **({"broken": dict(job.broken)} if job.broken else {}),
         }
     )
 
@@ -147,7 +168,8 @@ def build(
     Raises :class:`Refused` when an installer refuses, :class:`NodeFailed` when one fails, and
     :class:`~harness.errors.InfraError` when the lab does.
     """
-    directory = cache_dir("images") / key(job, base, node_file, authority, proxy)[:32]
+    given = build_attributes(job, proxy, authority, origin)
+    directory = cache_dir("images") / key(job, base, node_file, authority, given)[:32]
     with exclusive(directory):
         if (found := _find(directory)) is not None:
             with job.phase("build", f"the image built {found.manifest['built']}") as phase:
@@ -161,7 +183,7 @@ def build(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             manifest = _build(
-                job, base, tree, partial, node_file, authority, start_proxy, origin, proxy
+                job, base, tree, partial, node_file, authority, start_proxy, origin, given
             )
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
@@ -191,21 +213,23 @@ def _build(
     authority: Authority,
     start_proxy: Callable[[Path], AnyProxy],
     origin: Origin,
-    proxy: str | None,
+    given: Mapping[str, str],
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
-        _unpack(base, tree, node_file, job.scratch)
-    modules = cache_dir("modules")
+        _unpack(base, tree, node_file, job.scratch, marked=job.cell.profile.tools)
+    modules = cache_dir(MODULES)
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
     socket_path = job.scratch / "sign.sock"
     stranger = out / "stranger"
     stranger.mkdir()
     capture = out / "build.pcap"
-    metadata = MetadataServer(attributes(job, proxy, build=True))
+    repository_key = job.scratch / "repository.asc"
+    repository_key.write_bytes(Repository(authority).armored)
+    metadata = MetadataServer(given)
     with contextlib.ExitStack() as stack:
         squid = None
-        if proxy:
+        if "http-proxy" in given:
             directory = job.owned.directory(job.scratch / "build-squid", "proxy of a build")
             squid = stack.enter_context(start_proxy(directory))
         signer = stack.enter_context(SignerServer(authority, socket_path, stranger))
@@ -217,6 +241,7 @@ def _build(
             binds=[
                 Bind(socket_path, _SOCKET),
                 Bind(ca, _CA, readonly=True),
+                Bind(repository_key, packages.KEY_FILE, readonly=True),
                 Bind(modules, _MODULE_CACHE),
             ],
             env=_ENV,
@@ -233,6 +258,7 @@ def _build(
             exclusive(modules / f"base-{base.digest[:16]}"),
             job.phase("install", "plan, apply, verify behind the proxy"),
         ):
+            stack.enter_context(_broken(job, chamber, origin))
             try:
                 results = _apply(job, chamber)
             except (NodeFailed, Refused):
@@ -248,7 +274,10 @@ def _build(
     (out / "journal.jsonl").write_text(journal)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     seen = captures.classify(captures.read(capture), at.peers())
-    ledger = summarise(requests, [seen]) | {"proxy_step_end": _step_end(journal, "proxy")}
+    ledger = summarise(requests, [seen]) | {
+        "proxy_step_end": _step_end(journal, "proxy"),
+        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+    }
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "ledger": ledger,
@@ -259,13 +288,15 @@ def _build(
     }
 
 
-def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path) -> None:
+def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, *, marked: bool) -> None:
     run_as_root(["mkdir", "-p", str(tree)], timeout=20)
     command = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
     run_as_root([*command, "--exclude=./dev/*", "-f", str(base.tar)], timeout=600)
+    more = {path: text.encode() for path, text in tools.files().items()} if marked else {}
     archive = seam.archive(
-        {NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
-        executable=frozenset({NODE_FILE, _POLICY}),
+        {**more, NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
+        executable=frozenset({NODE_FILE, _POLICY, *tools.PROGRAMS}),
+        also=tools.LINKS if marked else {},
     )
     packed = scratch / "seam.tar"
     packed.write_bytes(archive)
@@ -298,6 +329,22 @@ def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
                 hint=str(problem.get("remedy", "")),
             )
     raise NodeFailed(f"the installers ended with {code}: {results.get('error', tail)}")
+
+
+@contextlib.contextmanager
+def _broken(job: Job, chamber: Chamber, origin: Origin) -> Iterator[None]:
+    """What a sabotage does to the build, if it does."""
+    files = dict(origin.files)
+    for path, other in job.broken.get("serves", {}).items():
+        origin.files[path] = files[other]
+    try:
+        if text := job.broken.get("script"):
+            code, said = chamber.run(["/bin/sh", "-c", text], timeout=_SCRIPT_SECONDS)
+            if code:
+                raise InfraError(f"the sabotage could not be applied: {said[-400:]}")
+        yield
+    finally:
+        origin.files.update(files)
 
 
 def _show_symptom(job: Job, chamber: Chamber, origin: Origin) -> None:

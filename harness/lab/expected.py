@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.lab import addresses as at
+from harness.lab import packages, tools
 from harness.lab.surroundings import OBJECT_URL
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def expected(
         "refuses": True,
         "ports": list(scenario.needs.ports),
         "glibc": scenario.needs.glibc or None,
+        "proxy_tools": list(tools.NAMES) if scenario.proxied and cell.profile.tools else None,
+        "repository": packages.expected(cell, authority, origin),
         "google_url": OBJECT_URL if scenario.google.direct else None,
     }
 

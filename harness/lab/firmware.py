@@ -38,15 +38,22 @@ def find() -> Firmware:
 
 
 def enroll(
-    firmware: Firmware, certificates: list[Path], store: Path, *, owner: Sequence[Path] = ()
+    firmware: Firmware,
+    certificates: list[Path],
+    store: Path,
+    *,
+    owner: Sequence[Path] = (),
+    enforced: bool = True,
 ) -> None:
     """Write a variable store to ``store``: Microsoft's keys plus ``certificates`` (PEM) in db.
 
     ``owner``: certificates (PEM) in shim's list of the machine owner's keys (MOK).
-    Secure Boot is on in the result. ``--enroll-cert`` of the same tool would leave ``db`` empty.
+    Secure Boot is on in the result if ``enforced``. ``--enroll-cert`` of the same tool would leave
+    ``db`` empty.
     """
     argv = [sys.executable, "-m", "virt.firmware.vars"]
-    argv += ["-i", str(firmware.variables), "-o", str(store), "--sb"]
+    argv += ["-i", str(firmware.variables), "-o", str(store)]
+    argv += ["--sb"] if enforced else ["--set-false", "SecureBootEnable"]
     for certificate in certificates:
         argv += ["--add-db-cert", _OWNER, str(certificate)]
     for certificate in owner:

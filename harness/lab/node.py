@@ -192,7 +192,7 @@ class QemuNode:
 
         if scenario.proxied:
             self._proxy = self._start_proxy("proxy", scenario)
-        values = build.attributes(self._job, self._proxy_value(), build=False)
+        values = build.attributes(self._job, self._proxy_value())
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
         if scenario.google.direct:
             self._google = self._stack.enter_context(surroundings.make_google(self._authority))
@@ -243,10 +243,7 @@ class QemuNode:
         if built is None:
             raise InfraError("nothing was built")
         with job.phase("boot", "firmware, boot chain, units"):
-            certificate = job.scratch / "signing.pem"
-            certificate.write_bytes(self._authority.module.pem)
-            known = [certificate] if job.cell.scenario.firmware.certificate else []
-            firmware.enroll(machine.firmware, known, machine.variables)
+            surroundings.enroll(job.cell.scenario, machine, self._authority, job.scratch)
             if machine.variables_format == "qcow2":
                 disk.to_qcow2(machine.variables)
             disk.make_overlay(built.root, machine.root)
@@ -267,13 +264,15 @@ class QemuNode:
         if built is None:
             raise InfraError("nothing was built")
         machine = self._machine(job.scratch)
-        known = job.cell.scenario.firmware.certificate
+        known = surroundings.enrolled(job.cell.scenario, self._authority)
         key = base.canonical(
             {
                 "image": built.directory.name,
                 "metadata": dict(values),
                 "machine": frozen.signature(machine),
-                "certificate": self._authority.module.sha256 if known else None,
+                "certificate": known[0].sha256 if known else None,
+                **({"also": [each.sha256 for each in known[1:]]} if known[1:] else {}),
+                **({"enforced": False} if job.cell.scenario.firmware.switched_off else {}),
             }
         )
         directory = cache_dir("frozen") / key[:32]

@@ -79,9 +79,12 @@ def links() -> dict[str, str]:
 
 
 def archive(
-    more: Mapping[str, bytes] | None = None, *, executable: frozenset[str] = frozenset()
+    more: Mapping[str, bytes] | None = None,
+    *,
+    executable: frozenset[str] = frozenset(),
+    also: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The seam, and ``more`` (path -> bytes), as a tar file owned by root."""
+    """The seam, ``more`` (path -> bytes) and links ``also``, as a tar file owned by root."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         entries = {p: t.encode() for p, t in files().items()} | dict(more or {})
@@ -91,7 +94,7 @@ def archive(
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o755 if path in executable else 0o644
             tar.addfile(info, io.BytesIO(data))
-        for path, target in sorted(links().items()):
+        for path, target in sorted((links() | dict(also or {})).items()):
             _parents(tar, path, made)
             info = tarfile.TarInfo(path)
             info.type, info.linkname = tarfile.SYMTYPE, target

@@ -20,15 +20,15 @@ from fixtures.google import NAMES, STORAGE
 from fixtures.relay import Relay
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import renamed
+from harness.lab import firmware, renamed
 
 if TYPE_CHECKING:
     from fixtures.daemons import SquidInstall
     from fixtures.google import Google
     from fixtures.origin import Origin
-    from fixtures.pki import Authority
+    from fixtures.pki import Authority, Identity
     from fixtures.scenarios import Scenario
-    from harness.lab.vm import VirtualMachine
+    from harness.lab.vm import Machine, VirtualMachine
     from harness.transports.agent import AgentTransport
 
 USER = "airlock"
@@ -74,7 +74,7 @@ def make_proxy(
     from fixtures.faultproxy import FaultProxy
     from fixtures.squid import Squid
 
-    hosts = {origins.NAME: "127.0.0.1"}
+    hosts = {origins.NAME: origin.address}
     ports = [origin.https_port, origin.http_port]
     ca = authority.signing_ca(scenario.trust.ca)
     if scenario.fault:
@@ -131,6 +131,22 @@ def symptom(scenario: Scenario, transport: AgentTransport, origin: Origin) -> by
         f"exec 2>&1\n{script(scenario.scripts.symptom, origin)}", timeout=_SCRIPT_SECONDS
     )
     return said.out
+
+
+def enrolled(scenario: Scenario, authority: Authority) -> list[Identity]:
+    """Whose certificates the firmware's db holds besides Microsoft's; ours first."""
+    ours = [authority.module] if scenario.firmware.certificate else []
+    return [*ours, *([authority.stranger] if scenario.firmware.stranger else [])]
+
+
+def enroll(scenario: Scenario, machine: Machine, authority: Authority, directory: Path) -> None:
+    """Write the machine's variable store."""
+    known = []
+    for number, identity in enumerate(enrolled(scenario, authority)):
+        known.append(directory / f"enrolled-{number}.pem")
+        known[-1].write_bytes(identity.pem)
+    enforced = not scenario.firmware.switched_off
+    firmware.enroll(machine.firmware, known, machine.variables, enforced=enforced)
 
 
 def outlets(

@@ -134,6 +134,7 @@ class Job:
     ``say``: ``say(phase, line)`` feeds the live table; the last line is shown on an error too.
     ``owned``: the run's ledger; register every process, directory and namespace that would
     survive a ``kill -9`` of the run, so that the next run can end it.
+    ``broken``: what a sabotage does to the build (see harness.sabotage): ``script``, ``serves``.
     ``stopping``: set on Ctrl-C; ``up`` calls ``check()`` often and raises ``Stopped`` soon.
     """
 
@@ -145,6 +146,7 @@ class Job:
     options: Options = field(default_factory=Options)
     record: Record = field(default_factory=Record)
     stopping: threading.Event = field(default_factory=threading.Event)
+    broken: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ``Stopped`` if the run is being stopped."""

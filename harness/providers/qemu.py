@@ -123,11 +123,14 @@ class Qemu:
         """Keys and origin of the lab; made on first use, kept between runs unless ``fresh``."""
         from fixtures.origin import Origin
         from fixtures.pki import Authority
+        from fixtures.repository import Repository
 
         with self._lock:
             if self._authority is None or self._origin is None:
                 self._authority = Authority(keys_dir(), fresh=fresh)
-                self._origin = self._stack.enter_context(Origin(self._authority))
+                files = Repository(self._authority).files
+                origin = Origin(self._authority, files, settled=True)
+                self._origin = self._stack.enter_context(origin)
             return self._authority, self._origin
 
     def up(self, job: Job) -> QemuNode:

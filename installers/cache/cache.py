@@ -39,11 +39,15 @@ LONGEST_WAIT = 2 * 3600.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A verified entry. ``hit``: the store it came from, None when it was built just now."""
+    """A verified entry. ``hit``: the store it came from, None when it was built just now.
+
+    ``envelope``: manifest and signature as they are in the store.
+    """
 
     manifest: Manifest
     files: dict[str, Content] = field(repr=False)
     hit: Optional[str] = None
+    envelope: bytes = field(default=b"", repr=False)
 
     @property
     def key(self) -> str:
@@ -68,8 +72,9 @@ class Cache:
     """Tiers in the order in which they are asked.
 
     ``local`` is the directory that downloads go to, one of the tiers or a temporary one; without it
-    nothing is kept. ``unsigned``: believe unsigned entries of shared stores too. ``sign`` vouches
-    for what is built here. ``say`` hears what went wrong without stopping anything.
+    nothing is kept. ``unsigned``: believe unsigned entries of shared stores too; ``strict``: not
+    even those of directories. ``sign`` vouches for what is built here. ``say`` hears what went
+    wrong without stopping anything.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Cache:
         *,
         trust: Optional[Trust] = None,
         unsigned: bool = False,
+        strict: bool = False,
         sign: Optional[Sign] = None,
         say: Callable[[str], None] = lambda _: None,
         every: float = lease.EVERY,
@@ -88,6 +94,7 @@ class Cache:
         self._local = local
         self._trust = trust or Trust()
         self._unsigned = unsigned
+        self._strict = strict
         self._sign = sign
         self._say = say
         self._every = every
@@ -143,15 +150,16 @@ class Cache:
             for name, data in files.items()
         }
         made = Manifest(kind, dict(inputs), held, dict(details))
-        shared = any(tier.shared and tier.writable for tier in self._tiers)
+        wanted = self._strict or any(tier.shared and tier.writable for tier in self._tiers)
         try:
-            envelope = manifest.encode(made, self._sign if shared else None)
+            envelope = manifest.encode(made, self._sign if wanted else None)
         except NodeError as error:
             self._say(f"the entry is not signed: {error}")
             envelope = manifest.encode(made)
-        signed = shared and b'"signature": null' not in envelope
+        signed = b'"signature": null' not in envelope
         for tier in self._present():
-            if not tier.writable or (tier.shared and not (signed or self._unsigned)):
+            demanded = self._strict or (tier.shared and not self._unsigned)
+            if not tier.writable or (demanded and not signed):
                 continue
             try:
                 for name, data in files.items():
@@ -159,7 +167,7 @@ class Cache:
                 self._write(tier, entry_name(made.key), envelope, renew=renew)
             except NodeError as error:
                 self._failed(tier, error)
-        return Entry(made, dict(files))
+        return Entry(made, dict(files), envelope=envelope)
 
     def copy(self, source: Store, key: str, target: Store) -> Optional[Manifest]:
         """Bring one verified entry from a store to another, signed anew if we can sign.
@@ -187,7 +195,7 @@ class Cache:
                 return None
             generation = blob.generation
             found, signature = manifest.decode(blob.data, key)
-            if tier.shared and not self._unsigned:
+            if self._strict or (tier.shared and not self._unsigned):
                 why = self._trust.against(found, signature)
                 if why is not None:
                     raise TamperedError(why)
@@ -200,7 +208,7 @@ class Cache:
         if self._local is not None and tier is not self._local and self._local in self._tiers:
             with contextlib.suppress(StoreError):
                 self._write(self._local, name, blob.data)
-        return Entry(found, files, tier.url)
+        return Entry(found, files, tier.url, blob.data)
 
     def _bring(self, tier: Store, content: manifest.Content) -> Path:
         """The verified content as a local file, fetched at most once on this machine."""

@@ -4,7 +4,8 @@
 ``airlock-cache``          stores in the order in which they are asked, separated by commas or
                            blanks: ``file:///folder``, ``gs://bucket/folder``, ``https://host/folder``
 ``dataproc-temp-bucket``   without ``airlock-cache``: the store is a folder of that bucket
-``airlock-cache-signers``  SHA-256 fingerprints of certificates whose entries are believed
+``airlock-cache-signers``  SHA-256 fingerprints of certificates whose entries are believed; where it
+                           is given, entries of ``file://`` must be signed too
 ``airlock-cache-unsigned`` ``true``: believe unsigned entries of shared stores too
 ``airlock-offline``        ``true``: ask nobody but these stores
 ========================== =======================================================================
@@ -66,6 +67,11 @@ class Settings:
         return sorted(set(found))
 
     @property
+    def strict(self) -> bool:
+        """Whether nobody but the named signers is believed, not even a directory."""
+        return bool(self.trust.pins) and not self.unsigned
+
+    @property
     def notes(self) -> list[str]:
         """For the plan: where entries come from, and who is believed."""
         if not self.urls:
@@ -96,6 +102,7 @@ class Settings:
                 local,
                 trust=self._trusted(),
                 unsigned=self.unsigned,
+                strict=self.strict,
                 sign=socket_signer(self.config.signer) if self.config.signer else None,
                 say=say,
             )
@@ -103,7 +110,8 @@ class Settings:
     def _trusted(self) -> Trust:
         """The named certificates, and that of the signing socket, which this node uses anyway."""
         pins = set(self.trust.pins)
-        if self.config.signer and any(not url.startswith("file:") for url in self.urls):
+        shared = any(not url.startswith("file:") for url in self.urls)
+        if self.config.signer and (shared or self.strict):
             with Signer(self.config.signer) as signer:
                 pins.add(signer.certificate().sha256)
         return Trust(frozenset(pins))

@@ -57,6 +57,13 @@ class Answer:
         except (OSError, http.client.HTTPException) as error:
             raise CutError(f"was cut off: {error!r}", where=self._where) from error
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer from its beginning: bytes, 0 at the end. CutError as in ``read``."""
+        try:
+            return int(self._stream.readinto(buffer))
+        except (OSError, http.client.HTTPException) as error:
+            raise CutError(f"was cut off: {error!r}", where=self._where) from error
+
     def body(self, limit: int) -> bytes:
         """The whole body; CutError when it is shorter than announced, TamperedError above limit."""
         buffer = io.BytesIO()

@@ -74,8 +74,17 @@ def _examine(path: Path, certificates: list[Certificate]) -> Digests:
         "cert_sha256": None if certificate is None else certificate.sha256,
         "digest_ok": examined.digest_ok,
         "hash": None if signer is None else signer.digest,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        **_hashes(data, len(examined.body)),
     }
+
+
+def _hashes(data: bytes, body: int) -> dict[str, str]:
+    """Of the file without compression, and of what was signed: one pass over the bytes."""
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:body])
+    unsigned = digest.hexdigest()
+    digest.update(view[body:])
+    return {"sha256": digest.hexdigest(), "body_sha256": unsigned}
 
 
 def installed_certificate(reader: Reader) -> Optional[Certificate]:

@@ -20,6 +20,13 @@ SYSTEMD_FOLDER = "/etc/systemd/system.conf.d"
 # Everything of a word up to its last @: files of others may hold a raw password with / or @.
 USERINFO = re.compile(r"(\w+://)[^\s\"'<>]*@")
 CREDENTIAL = re.compile(r"\w+://[^\s/@:\"'<>]*:[^\s\"'<>]*@")
+# A tool's file names the proxy in one word, or by host and port (gcloud, boto, Java's, Maven's) on
+# lines beside which the password stands: so these are taken out, and no line is.
+PLACE = re.compile(r"\w+://(?:[^\s\"'<>]*@)?([\w.-]+|\[[\da-f:.]+\]):(\d+)", re.I)
+HOST = re.compile(r"(?:<host>|proxyHost=|^proxy\s*=\s*|^address\s*=\s*)([\w.-]+)", re.M)
+PORT = re.compile(r"(?:<port>|proxyPort=|^proxy_port\s*=\s*|^port\s*=\s*)(\d+)", re.M)
+# Or it names whom to ask: the file of services, the variables that sudo lets through.
+REFERS = re.compile(r"^(?:EnvironmentFile=-?(\S+)|Defaults env_keep \+= \"([\w ]*)\")", re.M)
 APT_BLOCK = re.compile(r"([\w:.-]+)\s*\{|\}|([\w:.-]+)\s+\"([^\"]*)\"\s*;|//.*|#.*")
 
 
@@ -92,13 +99,33 @@ def _lines(text: Optional[str], pattern: str) -> list[str]:
     return found
 
 
-def _listed(state: Optional[str]) -> list[str]:
-    """Files that the proxy installer says it wrote a credential into."""
+def _provenance(state: Optional[str]) -> dict[str, Any]:
+    """What the proxy installer says of its files."""
     try:
-        proxy = json.loads(state or "{}")["installers"]["proxy"]
-        return [str(path) for path in proxy["provenance"]["credential_files"]]
+        found = json.loads(state or "{}")["installers"]["proxy"]["provenance"]
+        return found if isinstance(found, dict) else {}
     except (ValueError, LookupError, TypeError):
-        return []
+        return {}
+
+
+def _tools(files: _Files, provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each tool that was told of the proxy: its file, the ``proxies`` in it as host:port, or what
+    it ``refers`` to. No credentials.
+    """
+    listed = provenance.get("tools")
+    if not isinstance(listed, dict):
+        return {}
+    return {str(name): _told(files, str(path)) for name, path in listed.items()}
+
+
+def _told(files: _Files, path: str) -> dict[str, Any]:
+    text = files.text(path) or ""
+    places = [*PLACE.findall(text), *zip(HOST.findall(text), PORT.findall(text))]  # noqa: B905
+    return {
+        "path": path,
+        "proxies": sorted({f"{host}:{port}" for host, port in places}),
+        "refers": sorted({one or two for one, two in REFERS.findall(text)}),
+    }
 
 
 def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[str, Any]:
@@ -136,5 +163,8 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
     for folder in ("/run/airlock", "/etc/airlock", "/var/lib/airlock"):
         for name in reader.names(folder):
             files.text(f"{folder}/{name}")
-    files.credentials.update(_listed(reader.text("/var/lib/airlock/state.json")))
+    provenance = _provenance(reader.text("/var/lib/airlock/state.json"))
+    facts["tools"] = _tools(files, provenance)
+    listed = provenance.get("credential_files")
+    files.credentials.update(map(str, listed if isinstance(listed, list) else ()))
     return {**facts, "credential_files": sorted(files.credentials)}

@@ -73,10 +73,10 @@ def cells(out: Path) -> dict[str, dict[str, Any]]:
 def test_every_cell_ends_as_the_matrix_expects(cells: dict[str, dict[str, Any]]) -> None:
     verdicts = {name: cell["verdict"] for name, cell in cells.items()}
     assert verdicts == {
-        "debian-12+proxy-intercept+driver": "pass",
-        "debian-13+proxy-intercept+driver": "pass",
-        "debian-12+proxy-auth+driver": "pass",
-        "debian-11+proxy-intercept+driver": "refused",
+        "debian-12+proxy-intercept+full": "pass",
+        "debian-13+proxy-intercept+full": "pass",
+        "debian-12+proxy-auth+full": "pass",
+        "debian-11+proxy-intercept+full": "refused",
     }
 
 
@@ -91,10 +91,30 @@ def test_no_check_failed_and_the_three_controls_ran(cells: dict[str, dict[str, A
         assert not cell.get("simulated"), name
 
 
+def test_keys_cache_and_every_tool_are_part_of_the_job(cells: dict[str, dict[str, Any]]) -> None:
+    """On both distributions: the pinned repository, the signed entry, and every dialect."""
+    wanted = {
+        *("keyrings.pinned", "keyrings.apt-verifies", "keyrings.apt-refuses"),
+        *("cache.signed", "cache.contents", "cache.hit-fetches-nothing", "proxy.every-tool"),
+    }
+    passed = [cell for cell in cells.values() if cell["verdict"] == "pass"]
+    for cell in passed:
+        assert wanted <= {c["id"] for c in cell["checks"] if c["outcome"] == "pass"}, cell["id"]
+    # Two images have one kernel: the second one's modules are found, and nothing is fetched.
+    uses = {cell["id"]: cell["provenance"]["cache"] for cell in passed}
+    hits = [
+        cell
+        for cell in passed
+        if any(use["name"] == "kernel modules" and use["hit"] for use in uses[cell["id"]])
+    ]
+    assert hits
+    assert {cell["ledger"]["build"]["packages"] for cell in hits} == {0}
+
+
 def test_the_refusal_comes_with_reason_and_way_out_before_anything_is_made(
     cells: dict[str, dict[str, Any]], out: Path
 ) -> None:
-    cell = cells["debian-11+proxy-intercept+driver"]
+    cell = cells["debian-11+proxy-intercept+full"]
     assert "UEFI db" in cell["reason"]
     assert cell["phases"] == []
     assert not list((out / "latest/cells").glob("debian-11*/build.log"))

@@ -8,6 +8,7 @@ from typing import Any
 from tests.unit.conformance.good import (
     DIRECTORY,
     KERNEL,
+    RING,
     STRANGER,
     Sample,
     control,
@@ -103,7 +104,7 @@ def _(s: Sample) -> None:
 
 @of("altered-module")
 def _(s: Sample) -> None:
-    nvidia(s, "nvidia").update(digest_ok=False)
+    nvidia(s, "nvidia").update(digest_ok=False, body_sha256="ad" * 32)
     _control(s, "ours", 129, "EKEYREJECTED")
 
 
@@ -269,6 +270,7 @@ def _(s: Sample) -> None:
 def _(s: Sample) -> None:
     build = s.ledger["build"]
     build["first_request"] = build["proxy_step_end"] - 2.5
+    build["packages"] = 1
 
 
 @of("capture-blind")
@@ -369,6 +371,83 @@ def _(s: Sample) -> None:
 def _(s: Sample) -> None:
     text = "gpg --keyserver hkp://keyserver.example.org --recv-keys A4B469963BF863CC"
     s.facts["key_servers"] = [{"path": "/usr/local/sbin/add-key", "line": 1, "text": text}]
+
+
+@of("tool-without-proxy")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["tools"]["yum"]["proxies"] = []
+
+
+@of("also: a tool that was never told")
+def _(s: Sample) -> None:
+    del s.facts["proxy"]["tools"]["unit docker"]
+
+
+def ring(sample: Sample) -> dict[str, Any]:
+    """The facts of the repository's keyring."""
+    found: dict[str, Any] = next(
+        r for r in sample.facts["repositories"]["keyrings"] if r["path"] == RING
+    )
+    return found
+
+
+@of("keyring-of-a-stranger")
+def _(s: Sample) -> None:
+    ring(s)["fingerprints"] = ["4CB50190207B4758A3F73A796ED0E7B82643E131"]
+
+
+@of("keyring-with-a-second-key")
+def _(s: Sample) -> None:
+    ring(s)["fingerprints"].append("4CB50190207B4758A3F73A796ED0E7B82643E131")
+
+
+@of("keyring-private")
+def _(s: Sample) -> None:
+    ring(s)["mode"] = "0600"
+
+
+@of("source-without-keyring")
+def _(s: Sample) -> None:
+    entries = s.facts["repositories"]["sources"]
+    path = "/etc/apt/sources.list.d/other.sources"
+    entries.append({**entries[1], "path": path, "signed_by": None})
+
+
+@of("lists-too-old")
+def _(s: Sample) -> None:
+    s.home["apt.conf"] = 'Acquire { Check-Valid-Until "true"; Max-ValidTime "1"; };\n'
+
+
+@of("apt-insecure")
+def _(s: Sample) -> None:
+    s.home["apt.conf"] = 'Acquire::AllowInsecureRepositories "true";\n'
+
+
+@of("record-without-key")
+def _(s: Sample) -> None:
+    wrong = "the manifest belongs to other inputs"
+    s.facts["built"][0].update(key=None, signer=None, files={}, against=wrong)
+
+
+@of("entry-unsigned")
+def _(s: Sample) -> None:
+    s.facts["built"][0].update(signer=None, against="the manifest is not signed")
+
+
+@of("entry-altered")
+def _(s: Sample) -> None:
+    s.facts["built"][0]["against"] = "the signature does not fit the manifest"
+    s.facts["built"][0]["files"]["nvidia.ko"] = "00" * 32
+
+
+@of("also: a keybox")
+def _(s: Sample) -> None:
+    ring(s).update(format="keybox", mode="0644")
+
+
+@of("also: signed by somebody else")
+def _(s: Sample) -> None:
+    s.facts["built"][0]["signer"] = STRANGER
 
 
 # More ways to be wrong than the sabotages show.

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.pki import Identity, make_ca
+from fixtures.pki import Authority, Identity, make_ca
+from fixtures.repository import ARCHIVE, COMPONENT, KEY, STRANGER, SUITE, Repository
 from harness.checks import check_of, record
 from harness.node import CellNames, Node, Ran
 from harness.plugin import SESSION
@@ -49,7 +50,11 @@ class ThisMachine(AgentOperations):
         os.utime(self._home / "machine-id", (made, made))
         # On a node curl finds the CA in the OS store; here its configuration points at one.
         own = {".curlrc": f'cacert = "{bundle}"\n' if sample.trusts_ca else ""}
-        for name, text in own.items():
+        # This machine's own settings are not the node's: APT_CONFIG is read before all others.
+        (self._home / "none").mkdir()
+        alone = f'Dir::Etc::parts "{self._home}/none";\nDir::Etc::main "-";\n'
+        apt = {"apt.conf": alone, "lab.sources": _source(directory)}
+        for name, text in (own | apt).items():
             (self._home / name).write_text(text + sample.home.get(name, ""))
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
@@ -73,6 +78,8 @@ class ThisMachine(AgentOperations):
         for node, here in (
             ("HOME=/root", f"HOME={self._home}"),
             ("/etc/machine-id", f"{self._home}/machine-id"),
+            (good.SOURCE, f"{self._home}/lab.sources"),
+            (good.DISTRIBUTION, f"{self._home.parent}{STRANGER}"),
             (good.PROXY, self._sample.expect["real_proxy"]),
         ):
             command = command.replace(node, here)
@@ -82,8 +89,17 @@ class ThisMachine(AgentOperations):
             capture_output=True,
             timeout=timeout,
             check=False,
+            env={**os.environ, "APT_CONFIG": f"{self._home}/apt.conf"},
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def _source(directory: Path) -> str:
+    """The lab's package repository, as files of this machine."""
+    fields = {"Types": "deb", "URIs": f"file:{directory}{ARCHIVE}", "Suites": SUITE}
+    fields |= {"Components": COMPONENT, "Architectures": "amd64"}
+    fields["Signed-By"] = f"{directory}{KEY}"
+    return "".join(f"{name}: {value}\n" for name, value in fields.items())
 
 
 class Double:
@@ -98,6 +114,10 @@ class Double:
         authority, other = make_ca("Airlock lab proxy CA"), make_ca("another CA")
         self._bundle = directory / "bundle.pem"
         self._bundle.write_bytes(other.pem + authority.pem)
+        for name, content in Repository(Authority(directory / "keys-of-the-lab")).files.items():
+            path = directory / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         self.samples = {sample.name: sample for sample in self._samples(authority)}
 
     def _samples(self, authority: Identity) -> list[good.Sample]:

@@ -7,6 +7,7 @@ What is asked of a node by a command (curl, stat) runs on this machine against a
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,11 @@ NO_PROXY = (
 )
 BUILT = 1_790_000_000.0
 MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+SOURCE = "/etc/apt/sources.list.d/airlock-lab.sources"
+RING = "/usr/share/keyrings/airlock-lab.gpg"
+DISTRIBUTION = "/usr/share/keyrings/debian-archive-keyring.gpg"
+PINNED = "0123456789ABCDEF" * 2 + "01234567"
+URIS = "https://origin.airlock.test:18443/deb"
 DIRECTORY = f"/lib/modules/{KERNEL}/updates/airlock"
 
 
@@ -64,6 +70,7 @@ def module(name: str, **other: Any) -> dict[str, Any]:
         "digest_ok": True,
         "hash": "sha256",
         "sha256": "ab" * 32,
+        "body_sha256": hashlib.sha256(name.encode()).hexdigest(),
         "owner": None,
         **other,
     }
@@ -116,6 +123,15 @@ def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
         ],
         "git": ["[http]", f'proxy = "{url}"'],
         "pip": ["proxy = "],
+        "tools": {
+            name: {"path": path, "proxies": proxies, "refers": refers}
+            for name, path, proxies, refers in (
+                ("environment", "/etc/environment", ["10.0.2.100:3128"], []),
+                ("yum", "/etc/yum.conf", ["10.0.2.100:3128"], []),
+                ("sudo", "/etc/sudoers.d/airlock-proxy", [], ["http_proxy https_proxy"]),
+                ("unit docker", "/etc/systemd/x.conf", [], ["/etc/airlock/proxy.env"]),
+            )
+        },
         "credential_files": credential_files,
         "settings_url": "http://169.254.169.254",
         "unit": {"airlock-proxy.service": unit},
@@ -145,6 +161,37 @@ def _secure_boot() -> dict[str, Any]:
             {"sha256": CERT, "subject_cn": ours},
         ],
         "dbx_entries": 1,
+    }
+
+
+def _built() -> dict[str, Any]:
+    return {
+        "kernel": KERNEL,
+        "key": "e7" * 32,
+        "outcome": "hit",
+        "store": "file:///var/cache/airlock/modules",
+        "signer": CERT,
+        "against": "",
+        "files": {f"{name}.ko": module(name)["body_sha256"] for name in MODULES},
+    }
+
+
+def _repositories() -> dict[str, Any]:
+    distribution = {"path": "/etc/apt/sources.list.d/debian.sources", "suites": "bookworm"}
+    return {
+        "keyrings": [
+            {
+                "path": RING,
+                "mode": "0644",
+                "format": "binary",
+                "fingerprints": [PINNED],
+                "why": None,
+            }
+        ],
+        "sources": [
+            {**distribution, "uris": "http://mirror.airlock.test/debian", "signed_by": None},
+            {"path": SOURCE, "uris": URIS, "suites": "stable", "signed_by": RING},
+        ],
     }
 
 
@@ -180,6 +227,8 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
             },
         },
         "modules": [module(name) for name in MODULES],
+        "built": [_built()],
+        "repositories": _repositories(),
         "loaded_modules": ["ext4", "virtio_net"],
         "signing": {"path": "/usr/lib/airlock/signing-cert.der", "certificate_sha256": CERT},
         "controls": [
@@ -237,6 +286,7 @@ def _ledger(intercept: bool) -> dict[str, Any]:
         "requests": 104,
         "first_request": BUILT + 3.2,
         "proxy_step_end": BUILT,
+        "packages": 0,
         "bumped_apt_gets": 100 if intercept else 0,
         "inherited": None,
         "secrets": [],
@@ -260,6 +310,13 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "refuses": True,
         "ports": [53],
         "glibc": "2.36",
+        "proxy_tools": ["environment", "yum", "sudo", "unit docker"],
+        "repository": {
+            "keyring": RING,
+            "source": SOURCE,
+            "uris": URIS,
+            "fingerprints": [PINNED],
+        },
         "google_url": None,
         "real_proxy": proxy,
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.catalog import load_catalog
 from harness.checks import SEVERITIES, Check
+from harness.matrix import find_matrix, load_matrix
 from harness.sabotage import load_sabotages
 from tests.unit.conformance.breaks import BREAKS
 from tests.unit.conformance.conftest import ROOT, Said
@@ -17,14 +18,7 @@ from tests.unit.conformance.conftest import ROOT, Said
 CONFORMANCE = ROOT / "conformance"
 
 
-def sabotages(pattern: str = "*/sabotage*.toml") -> dict[str, dict[str, Any]]:
-    """Every sabotage: those on a running node, and those of what a node is made from."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(CONFORMANCE.glob(pattern)):
-        for table in tomllib.loads(path.read_text())["sabotage"]:
-            assert table["name"] not in found, f"{path}: a second {table['name']}"
-            found[table["name"]] = table
-    return found
+SABOTAGES = load_sabotages(CONFORMANCE)
 
 
 # Sabotage or extra break -> check that fails -> words its message must hold.
@@ -53,8 +47,12 @@ WORDS = {
     "altered-module": {
         "modules.signature": "1 of 5",
         "modules.control-ours": "refused our own nvidia module: EKEYREJECTED",
+        "cache.contents": "1 modules are not those",
     },
-    "missing-module": {"modules.present": "no nvidia_drm module for the boot kernel 6.1.0-40"},
+    "missing-module": {
+        "modules.present": "no nvidia_drm module for the boot kernel 6.1.0-40",
+        "cache.contents": "1 modules are not those",
+    },
     "doubled-module": {"modules.present": "more than one file for nvidia_uvm"},
     "wrong-vermagic": {
         "modules.vermagic": "1 nvidia modules were built for another kernel",
@@ -94,7 +92,10 @@ WORDS = {
     "direct-connection": {"egress.no-violation": "1 attempts to go around the proxy"},
     "direct-name": {"egress.no-violation": "1 attempts"},
     "metadata-by-proxy": {"egress.metadata-not-proxied": "asked for the metadata server"},
-    "request-before-proxy": {"egress.build-ledger": "2.500 s before the proxy step had ended"},
+    "request-before-proxy": {
+        "egress.build-ledger": "2.500 s before the proxy step had ended",
+        "cache.hit-fetches-nothing": "and 1 packages were fetched",
+    },
     "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
     "private-key-left": {"hygiene.private-keys": "1 private keys"},
     "password-logged": {"hygiene.secrets": "1 files hold a secret"},
@@ -114,6 +115,26 @@ WORDS = {
     "curl-slowed-down": {"proxy.throughput": "kB/s through the proxy, 256 are needed"},
     "curl-cut-short": {"proxy.whole-downloads": "curl: (63)"},
     "key-server-script": {"proxy.key-servers": "/usr/local/sbin/add-key:1: gpg --keyserver"},
+    "keyring-of-a-stranger": {"keyrings.pinned": "holds 4CB50190207B4758A3F73A796ED0E7B82643E131"},
+    "keyring-with-a-second-key": {"keyrings.pinned": "pinned is 0123456789ABCDEF"},
+    "keyring-private": {"keyrings.file": "has mode 0600, not 0644"},
+    "source-without-keyring": {"keyrings.signed-by": "is signed by any key that apt knows"},
+    "lists-too-old": {"keyrings.apt-verifies": "is expired"},
+    "apt-insecure": {"keyrings.apt-refuses": "apt took the lists although the key"},
+    "record-without-key": {
+        "cache.provenance": "names no key of the cache: None",
+        "cache.signed": "belongs to other inputs",
+        "cache.contents": "5 modules are not those",
+    },
+    "entry-unsigned": {"cache.signed": "the manifest is not signed"},
+    "entry-altered": {
+        "cache.signed": "does not fit the manifest",
+        "cache.contents": "1 modules are not those",
+    },
+    "tool-without-proxy": {"proxy.every-tool": "1 tools do not know the proxy"},
+    "also: a tool that was never told": {"proxy.every-tool": "1 tools"},
+    "also: a keybox": {"keyrings.file": "is keybox, not a binary"},
+    "also: signed by somebody else": {"cache.signed": "is signed by 7777"},
     "also: a key baked into the image": {"hygiene.secrets": "built with 1 secrets in it"},
     "also: signed by a stranger": {"modules.signature": "1 of 5"},
     "also: another kernel's module, unsigned": {"modules.signature": "1 of 6"},
@@ -155,6 +176,8 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
     """But for the checks that look at the ledger or make a request, and read no facts."""
     passed = {check for check, entry in said["mute"].items() if entry["outcome"] == "pass"}
     assert passed == {
+        "keyrings.apt-verifies",
+        "keyrings.apt-refuses",
         "trust.tls-through-proxy",
         "proxy.throughput",
         "proxy.whole-downloads",
@@ -172,7 +195,7 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
 @pytest.mark.parametrize("name", sorted(BREAKS))
 def test_a_break_kills_its_checks_and_no_other(said: Said, name: str) -> None:
     words = WORDS[name]
-    outcome = sabotages().get(name, {}).get("outcome", "fail")
+    outcome = SABOTAGES[name].outcome if name in SABOTAGES else "fail"
     killed = {check: entry for check, entry in said[name].items() if entry["outcome"] == outcome}
     assert set(killed) == set(words), {c: e["message"] for c, e in killed.items()}
     for check, text in words.items():
@@ -181,18 +204,33 @@ def test_a_break_kills_its_checks_and_no_other(said: Said, name: str) -> None:
     assert other <= {"pass", "skip", "not-verified"}
 
 
-@pytest.mark.parametrize("name", sorted(sabotages()))
+@pytest.mark.parametrize("name", sorted(name for name, s in SABOTAGES.items() if s.kills))
 def test_a_sabotage_declares_what_it_kills(name: str, checks: Mapping[str, Any]) -> None:
-    table = sabotages()[name]
-    declared = {*table["kills"], *table.get("dependants", ())}
+    sabotage = SABOTAGES[name]
+    declared = {*sabotage.kills, *sabotage.dependants}
     assert declared <= set(checks)
-    assert set(table["kills"]) <= set(WORDS[name]) <= declared
-    assert table["title"]
+    assert set(sabotage.kills) <= set(WORDS[name]) <= declared
     assert name in BREAKS
 
 
-def test_the_loader_takes_every_sabotage_of_a_running_node() -> None:
-    assert set(load_sabotages(CONFORMANCE)) == set(sabotages("*/sabotage.toml"))
+def test_a_sabotage_in_another_environment_leaves_what_is_right_as_it_was() -> None:
+    """Each can be put together with each scenario of the default matrix, and must fail there."""
+    catalog = load_catalog()
+    cells = load_matrix(find_matrix(None), catalog)
+    made = [s for s in SABOTAGES.values() if s.scenario]
+    assert len(made) >= 6
+    for sabotage in made:
+        for cell in cells:
+            broken = sabotage.cell(cell, catalog)
+            assert broken.scenario.name.startswith(f"{cell.scenario.name}+")
+            assert broken.expected == cell.expected
+            assert broken.scenario.secure_boot == cell.scenario.secure_boot
+
+
+def test_a_sabotage_of_the_build_makes_another_image() -> None:
+    assert SABOTAGES["request-before-proxy"].of_build
+    assert SABOTAGES["key-server-answers-with-another-key"].of_build
+    assert not SABOTAGES["unsigned-module"].of_build
 
 
 def test_every_check_is_whole(checks: Mapping[str, tuple[Check, Path]]) -> None:
@@ -206,7 +244,7 @@ def test_every_check_is_whole(checks: Mapping[str, tuple[Check, Path]]) -> None:
 
 
 def test_every_check_has_a_sabotage(checks: Mapping[str, Any]) -> None:
-    killed = {check for table in sabotages().values() for check in table["kills"]}
+    killed = {check for sabotage in SABOTAGES.values() for check in sabotage.kills}
     assert killed == set(checks)
 
 

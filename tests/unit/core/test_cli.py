@@ -143,7 +143,7 @@ def test_a_plan_shows_every_cell_and_the_expected_refusal(
     assert status == 0
     planned = {each["cell"]: each for each in json.loads(output)}
     assert len(planned) == 4
-    refused = planned["debian-11+proxy-intercept+driver"]
+    refused = planned["debian-11+proxy-intercept+full"]
     assert (refused["will"], refused["expected"]) == ("refuse", "refused")
     assert "db" in refused["why"]
     assert refused["remedy"]
@@ -160,7 +160,7 @@ def test_cells_outside_the_matrix_can_be_named(capsys: pytest.CaptureFixture[str
     words = ("plan", "--provider", "fake", "--image", "debian-13", "--scenario", "proxy-auth")
     status, output = airlock(capsys, *words)
     assert status == 0
-    assert "debian-13+proxy-auth+driver" in output
+    assert "debian-13+proxy-auth+full" in output
 
 
 def test_help_names_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

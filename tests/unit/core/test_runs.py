@@ -165,7 +165,7 @@ def test_a_test_that_takes_a_node_and_is_no_check_is_refused(bench: Bench) -> No
 
 def test_sabotage_cannot_be_applied_where_there_is_no_shell(bench: Bench) -> None:
     (bench.checks / "small" / "sabotage.toml").write_text(
-        '[[sabotage]]\nname = "break-it"\nkills = ["small.os"]\napply = "false"\n'
+        '[[sabotage]]\nname = "break-it"\ntitle = "x"\nkills = ["small.os"]\napply = "false"\n'
     )
     status, _ = bench.run("--scenario", "proxy-auth", "--sabotage", "break-it")
     assert status == 3

@@ -53,10 +53,10 @@ IDS = [
     "small.zz-last",
 ]
 
-BOOKWORM = "debian-12+proxy-intercept+driver"
-TRIXIE = "debian-13+proxy-intercept+driver"
-AUTH = "debian-12+proxy-auth+driver"
-BULLSEYE = "debian-11+proxy-intercept+driver"
+BOOKWORM = "debian-12+proxy-intercept+full"
+TRIXIE = "debian-13+proxy-intercept+full"
+AUTH = "debian-12+proxy-auth+full"
+BULLSEYE = "debian-11+proxy-intercept+full"
 
 
 class Bench:

@@ -242,6 +242,32 @@ def test_unsigned_entries_of_a_bucket_only_by_explicit_flag(
     assert cache("d", unsigned=False).get(KIND, INPUTS) is None
 
 
+def test_where_signers_are_named_a_directory_is_believed_no_more_than_a_bucket(
+    tmp_path: Path, ours: Identity, stranger: Identity
+) -> None:
+    """Unsigned, or signed by another: put aside and built anew. What is built then is signed."""
+    local = FileStore(tmp_path / "store")
+    trust = Trust(frozenset({ours.sha256}))
+
+    def cache(signer: Identity | None, *, strict: bool = True) -> Cache:
+        sign = signing(signer) if signer else None
+        return Cache([local], local, trust=trust, sign=sign, strict=strict, every=0.1)
+
+    cache(None, strict=False).obtain(KIND, INPUTS, build)
+    assert content(cache(None, strict=False).obtain(KIND, INPUTS, never)) == FILES
+    assert cache(ours).get(KIND, INPUTS) is None
+    made = cache(ours).obtain(KIND, INPUTS, build)
+    assert made.hit is None
+    found = cache(ours).obtain(KIND, INPUTS, never)
+    assert (content(found), found.hit) == (FILES, local.url)
+    assert manifest.fingerprint(json.loads(found.envelope)["signature"]) == ours.sha256
+    other = Cache([local], local, trust=Trust(frozenset({stranger.sha256})), strict=True)
+    assert other.get(KIND, INPUTS) is None
+    # Nobody to sign: what nobody would believe is not written.
+    cache(None).obtain(KIND, INPUTS, build)
+    assert cache(None).get(KIND, INPUTS) is None
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_broken_local_copy_is_fetched_again(node: Make, tmp_path: Path, name: str) -> None:
     entry = node("a").obtain(KIND, INPUTS, build)

@@ -56,6 +56,8 @@ def test_pins() -> None:
     found = parse(airlock_cache="gs://bucket", airlock_cache_signers=f"{'A' * 64} {'b' * 64}")
     assert found.trust.pins == {"a" * 64, "b" * 64}
     assert not any("nobody" in note for note in found.notes)
+    assert found.strict
+    assert not parse(airlock_cache="file:///c").strict
     warned = parse(airlock_cache="gs://bucket", airlock_cache_unsigned="true")
     assert any("decides what runs here" in note for note in warned.notes)
 

@@ -1,0 +1,1 @@
+"""The cache: what a node was given from it is what somebody trusted has signed."""
