@@ -26,7 +26,7 @@ LIMIT = 32 << 20
 
 Severity = Literal["blocker", "major", "minor"]
 _SEVERITIES = ("blocker", "major", "minor")
-_WHERE = ("image", "scenario", "profile", "provider", "accelerator")
+_WHERE = ("image", "scenario", "profile", "installer", "provider", "accelerator")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\u00a0-\uffff\t]")
 
 
@@ -44,7 +44,10 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Lines that are let pass where the cell is as ``where`` says (axis -> name)."""
+    """Lines that are let pass where the cell is as ``where`` says (axis -> name).
+
+    ``installer`` is one that the cell's profile has.
+    """
 
     pattern: str
     regex: re.Pattern[str]
@@ -54,13 +57,14 @@ class Allowed:
     def covers(self, cell: Cell, accelerator: str) -> bool:
         """Whether it is meant for this cell."""
         names = {
-            "image": cell.image.name,
-            "scenario": cell.scenario.name,
-            "profile": cell.profile.name,
-            "provider": cell.provider,
-            "accelerator": accelerator,
+            "image": [cell.image.name],
+            "scenario": [cell.scenario.name],
+            "profile": [cell.profile.name],
+            "installer": cell.profile.installers,
+            "provider": [cell.provider],
+            "accelerator": [accelerator],
         }
-        return all(names[axis] == name for axis, name in self.where.items())
+        return all(name in names[axis] for axis, name in self.where.items())
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def searched(node: Node) -> Sequence[Mapping[str, Any]]:
     return hits
 
 
-def is_configuration(path: str) -> bool:
-    """Whether a file may hold a credential if it is listed."""
-    return path.startswith(CONFIGURATION)
+def is_configuration(node: Node, path: str) -> bool:
+    """Whether a file may hold a credential if it is listed: /etc, and what tools keep elsewhere."""
+    tools = fact(node, "proxy.tools").values()
+    return path.startswith(CONFIGURATION) or path in {told["path"] for told in tools}

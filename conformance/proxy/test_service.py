@@ -46,7 +46,7 @@ def test_credentials_listed(node: Node) -> None:
     found = {hit["path"] for hit in searched(node)}
     if not found & listed:
         not_verified("the search found the password nowhere, not even where it must be")
-    unlisted = sorted(path for path in found - listed if is_configuration(path))
+    unlisted = sorted(path for path in found - listed if is_configuration(node, path))
     if unlisted:
         fail(f"{len(unlisted)} files hold the proxy password and are not listed", unlisted)
 

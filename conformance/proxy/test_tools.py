@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 from harness.checks import check, fact, fail, proxy_tools
 from harness.node import Node
 
-# These name no proxy of their own: sudo lets variables through, a unit reads the file of services.
-_INDIRECT = {"sudo": "https_proxy", "unit": "/etc/airlock/proxy.env"}
+# These name no proxy of their own: sudo lets variables through, a unit reads the file of services,
+# and pip's own setting is emptied, because with it pip would heed no no_proxy.
+_INDIRECT = {"sudo": "https_proxy", "unit": "/etc/airlock/proxy.env", "pip": "proxy"}
 
 
 @check(

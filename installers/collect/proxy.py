@@ -26,7 +26,11 @@ PLACE = re.compile(r"\w+://(?:[^\s\"'<>]*@)?([\w.-]+|\[[\da-f:.]+\]):(\d+)", re.
 HOST = re.compile(r"(?:<host>|proxyHost=|^proxy\s*=\s*|^address\s*=\s*)([\w.-]+)", re.M)
 PORT = re.compile(r"(?:<port>|proxyPort=|^proxy_port\s*=\s*|^port\s*=\s*)(\d+)", re.M)
 # Or it names whom to ask: the file of services, the variables that sudo lets through.
-REFERS = re.compile(r"^(?:EnvironmentFile=-?(\S+)|Defaults env_keep \+= \"([\w ]*)\")", re.M)
+# Pip's is empty, which leaves the proxy to the variables of the environment.
+REFERS = re.compile(
+    r"^(?:EnvironmentFile=-?(\S+)|Defaults env_keep \+= \"([\w ]*)\"|(proxy) =[ \t]*$)", re.M
+)
+COMMENT = re.compile(r"^[ \t]*[#;].*", re.M)
 APT_BLOCK = re.compile(r"([\w:.-]+)\s*\{|\}|([\w:.-]+)\s+\"([^\"]*)\"\s*;|//.*|#.*")
 
 
@@ -119,12 +123,12 @@ def _tools(files: _Files, provenance: dict[str, Any]) -> dict[str, dict[str, Any
 
 
 def _told(files: _Files, path: str) -> dict[str, Any]:
-    text = files.text(path) or ""
+    text = COMMENT.sub("", files.text(path) or "")
     places = [*PLACE.findall(text), *zip(HOST.findall(text), PORT.findall(text))]  # noqa: B905
     return {
         "path": path,
         "proxies": sorted({f"{host}:{port}" for host, port in places}),
-        "refers": sorted({one or two for one, two in REFERS.findall(text)}),
+        "refers": sorted({"".join(one) for one in REFERS.findall(text)}),
     }
 
 

@@ -90,7 +90,7 @@ def test_many_lines_are_counted_and_cut(tmp_path: Path) -> None:
 
 def test_what_is_provoked_is_let_pass_where_it_is_provoked(tmp_path: Path) -> None:
     rejected = capsule(tmp_path / "c", LINES["module-rejected"])
-    driver = Cell(CELL.image, CELL.scenario, Profile("driver", "", ()), "qemu")
+    driver = Cell(CELL.image, CELL.scenario, Profile("any", "", ("driver",)), "qemu")
     assert look(rejected, driver).sightings == []
     assert look(rejected, CELL).sightings
     stuck = capsule(tmp_path / "s", LINES["soft-lockup"])
