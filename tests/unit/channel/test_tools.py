@@ -15,7 +15,7 @@ from installers.engine import Engine
 from installers.host import Host
 from installers.proxy import Proxy
 
-INDIRECT = {"sudo", "unit"}
+INDIRECT = {"sudo", "unit", "pip"}
 
 
 @pytest.mark.parametrize("login", ["", "bob:p%40%3A%2F%25%23secret@"])

@@ -113,7 +113,7 @@ def test_a_run_takes_scenarios_put_together(bench: Bench, ours: str) -> None:
     status, output = bench.run("--image", "debian-12", "--scenario", f"proxy-auth+{ours}")
     assert status == 1, output  # none of the small checks names the cause
     (cell,) = bench.report().cells
-    assert cell.id == "debian-12+proxy-auth+ours+driver"
+    assert cell.id == "debian-12+proxy-auth+ours+full"
     assert "modules.nouveau should have named the cause" in output
 
 

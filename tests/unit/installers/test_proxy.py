@@ -97,7 +97,7 @@ def test_image_then_boot_then_rotation_then_no_proxy(root: Path) -> None:
     run(root, http_proxy=URL, invocation_type="custom-images")
     assert holding(root) == []
     run(root, http_proxy=URL)
-    assert len(holding(root)) == 9
+    assert len(holding(root)) == 8
     rotated = run(root, http_proxy="http://bob:another-one@10.0.2.100:3128")
     assert rotated.installers[0].outcome == "ok"
     assert holding(root) == []

@@ -167,7 +167,7 @@ def test_no_proxy_defaults_come_first_without_doubles() -> None:
         ("10.", [], "pattern"),
         ("10.9.8.*", [], "pattern"),
         ("host:8080", [], "port"),
-        ("[fd00::1]", ["fd00::1"], ""),
+        ("[fd00::1]", ["fd00::1"], "urllib and npm"),
     ],
 )
 def test_no_proxy_entries(entry: str, found: list[str], note: str) -> None:
