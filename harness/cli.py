@@ -22,6 +22,7 @@ VERBS = {
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
+    "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
     "gate": "may this be released? Says why not, and answers with the exit code",

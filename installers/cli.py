@@ -29,6 +29,7 @@ OTHERS = {
     "facts": "installers.facts",
     "agent": "installers.agent",
     "audit-modules": "installers.audit",
+    "sign-modules": "installers.signfile",
     "probe": "installers.probe",
     "lint": "installers.noproxy_lint",
 }

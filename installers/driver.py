@@ -13,7 +13,7 @@ import json
 import time
 from typing import Any, Optional
 
-from installers import audit, build, compat, debian, elf, fixups, kernels, kmods, modsig, signing
+from installers import audit, build, compat, debian, elf, fixups, kernels, kmods, modsig, signed
 from installers.asn1 import Certificate, DERError, read_certificate
 from installers.cache import settings
 from installers.config import Config
@@ -44,7 +44,7 @@ class Driver(Installer):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._signer: Optional[Certificate] = None
+        self._signing = signed.Signing(config)
         self._cache = settings.parse(config)
 
     def refuse(self, host: Host) -> list[Refusal]:
@@ -67,7 +67,7 @@ class Driver(Installer):
         if found or not self._changes(host):
             return found
         found += self._refuse_sources(host)
-        return found + self._refuse_signer()
+        return found + self._signing.refuse(host, kernel)
 
     def _refuse_sources(self, host: Host) -> list[Refusal]:
         """The package is in contrib and what it is used with in non-free."""
@@ -85,30 +85,6 @@ class Driver(Installer):
                 "add 'contrib non-free non-free-firmware' to the sources in /etc/apt",
             )
         ]
-
-    def _refuse_signer(self) -> list[Refusal]:
-        """No signer, or one whose certificate no kernel would take."""
-        if not self.config.signer:
-            reason = "no signer is configured: unsigned modules do not load under Secure Boot"
-            remedy = "set airlock-signer to the path of the signing socket"
-            return [Refusal("driver.no-signer", reason, remedy)]
-        try:
-            certificate = self._signer_certificate()
-        except signing.SigningError as error:
-            return [Refusal("driver.signer", error.what, "start the signer, then apply again")]
-        against = signing.reasons_against(certificate)
-        if not against:
-            return []
-        who = f"the signer's certificate ({certificate.subject_cn}) cannot be used"
-        remedy = "give the signer an RSA certificate that is valid and has codeSigning"
-        return [Refusal("driver.certificate", f"{who}: {'; '.join(against)}", remedy)]
-
-    def _signer_certificate(self) -> Certificate:
-        """The signer's certificate, asked for once."""
-        if self._signer is None:
-            with signing.Signer(self.config.signer or "") as signer:
-                self._signer = signer.certificate()
-        return self._signer
 
     def inspect(self, host: Host) -> dict[str, Any]:
         """Kernel, driver version, certificate, each module by hash, the blacklist."""
@@ -132,18 +108,16 @@ class Driver(Installer):
         """The same; hashes and version are those of the record when it fits kernel and signer."""
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
-        fingerprint = record.get("certificate")
-        if self.config.signer:
-            with contextlib.suppress(signing.SigningError):  # refuse() says so
-                fingerprint = self._signer_certificate().sha256
+        fingerprint = self._signing.fingerprint() or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
             "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
-            "certificate": fingerprint or "the signer's",
             "blacklist": _lines(_BLACKLIST_TEXT),
         }
+        if fingerprint != signed.UNSIGNED:
+            state["certificate"] = fingerprint or "the signer's"
         for name, facts in modules.items():
             state[f"module {name}"] = facts.get("sha256", f"signed, for {kernel}")
         return state
@@ -158,7 +132,7 @@ class Driver(Installer):
             return Contract()
         disk = dict(_DISK)
         notes = [f"the driver is built for kernel {kernel}, unless the cache has it"]
-        notes += self._cache.notes
+        notes += [*self._cache.notes, *self._signing.notes]
         trust = compat.db_trust(host.os_release().get("ID", ""), kernel)
         if self.config.secure_boot == "required" and trust.trusts_db is None:
             notes.append(f"nobody has measured whether kernel {kernel} trusts UEFI db for modules")
@@ -168,11 +142,10 @@ class Driver(Installer):
                 f"fix-up {fixup.id}, only if the kernel's headers ask for it and the driver is "
                 f"{spans}: {fixup.why}"
             )
-        keys = [f"module signing key behind {self.config.signer}"] if self.config.signer else []
         hosts = set(self._cache.hosts)
         if not self._cache.offline:
             hosts.update(debian.apt_hosts(host))
-        return Contract(sorted(hosts), _FETCHED, disk, keys, notes)
+        return Contract(sorted(hosts), _FETCHED, disk, self._signing.keys, notes)
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Resolve, look in the cache, else build; sign; install. Safe to be killed anywhere."""
@@ -194,7 +167,7 @@ class Driver(Installer):
                 host, kernel, cache, build_it, log, offline=self._cache.offline
             )
             modules = {name: entry.read(name) for name in entry.files}
-        signed = self._sign(modules, kernel, log)
+        ready, certificate = self._signing.sign(host, modules, kernel, log)
         provenance = {
             "driver": wanted.driver,
             "kernel": kernel,
@@ -204,11 +177,12 @@ class Driver(Installer):
             "build_seconds": entry.details["seconds"],
             "cache_key": entry.key,
             "cache": "hit" if entry.hit else "miss",
-            "certificate": self._signer_certificate().sha256,
+            "certificate": certificate.sha256 if certificate else signed.UNSIGNED,
+            "signed": self._signing.way,
         }
         if not entry.hit:
             provenance["build_environment"] = entry.details["environment"]
-        self._install(host, modules, signed, provenance, log)
+        self._install(host, modules, ready, certificate, provenance, log)
         self._blacklist(host, kernel, log)
         return None
 
@@ -251,27 +225,12 @@ class Driver(Installer):
         log("fix-ups", fixups=rows)
         return rows
 
-    def _sign(self, modules: dict[str, bytes], kernel: str, log: Log) -> dict[str, bytes]:
-        """Each stripped module signed once by the signer, and verified against its certificate."""
-        signed = {}
-        with log.step("sign", modules=len(modules)), signing.Signer(self.config.signer or "") as s:
-            certificate = s.certificate()
-            against = signing.reasons_against(certificate)
-            if against:
-                raise NodeError(f"the signer's certificate: {'; '.join(against)}", where="driver")
-            self._signer = certificate
-            for name, body in modules.items():
-                if not elf.modinfo(body).get("vermagic", [""])[0].startswith(f"{kernel} "):
-                    raise NodeError(f"{name} was not built for {kernel}", where="driver")
-                cms, _ = s.sign(name, body)
-                signed[name] = attach(name, body, cms, certificate)
-        return signed
-
     def _install(
         self,
         host: Host,
         modules: dict[str, bytes],
-        signed: dict[str, bytes],
+        ready: dict[str, bytes],
+        certificate: Optional[Certificate],
         provenance: dict[str, Any],
         log: Log,
     ) -> None:
@@ -283,24 +242,21 @@ class Driver(Installer):
             "kernel": kernel,
             "driver": provenance["driver"],
             "certificate": provenance["certificate"],
-            "modules": {
-                name: {
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                    "body_sha256": hashlib.sha256(modules[name]).hexdigest(),
-                }
-                for name, data in signed.items()
-            },
+            "modules": {name: _recorded(data, modules[name]) for name, data in ready.items()},
             "provenance": provenance,
         }
-        with log.step("install", directory=place, modules=sorted(signed)):
+        with log.step("install", directory=place, modules=sorted(ready)):
             new, old = f"{place}.new", f"{place}.old"
             host.remove(new)
             host.remove(old)
-            for name, data in signed.items():
+            for name, data in ready.items():
                 host.write(f"{new}/{name}", data)
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
             host.write(f"{new}/{audit.RECORD}", text)
-            host.write(CERTIFICATE, self._signer_certificate().der)
+            if certificate is not None:
+                host.write(CERTIFICATE, certificate.der)
+            else:
+                host.remove(CERTIFICATE)
             if host.exists(place):
                 host.path(place).rename(host.path(old))
             host.path(new).rename(host.path(place))
@@ -321,17 +277,20 @@ class Driver(Installer):
         kernel = kernels.boot_kernel(host, self.config)
         again = "apply again"
         der = host.read_bytes(CERTIFICATE)
-        if kernel is None or der is None:
+        unsigned = kernels.record(host, kernel).get("certificate") == signed.UNSIGNED
+        if kernel is None or (der is None and not unsigned):
             return [Problem("no driver is installed for the kernel that will boot", again)]
         try:
-            certificate = read_certificate(der)
+            trusted = [] if der is None else [read_certificate(der)]
         except DERError as wrong:
             return [Problem(f"{CERTIFICATE} is not a certificate: {wrong}", again)]
         place = kernels.module_directory(kernel)
         problems = []
         paths = audit.find_modules(host.path(place))
         for path in paths:
-            for found in audit.audit_module(path, [certificate]):
+            for found in audit.audit_module(path, trusted):
+                if unsigned and found.kind == "unsigned":
+                    continue
                 problems.append(Problem(f"{path.name}: {found.kind}: {found.detail}", again))
             magic = elf.modinfo(modsig.read_module(path)).get("vermagic", [""])[0]
             if not magic.startswith(f"{kernel} "):
@@ -364,24 +323,16 @@ class Driver(Installer):
         return dict(found)
 
 
+def _recorded(ready: bytes, body: bytes) -> dict[str, str]:
+    """Hashes of a module for the record; of its stripped bytes only where these were signed."""
+    found = {"sha256": hashlib.sha256(ready).hexdigest()}
+    if ready != body:
+        found["body_sha256"] = hashlib.sha256(body).hexdigest()
+    return found
+
+
 def _lines(text: Optional[str]) -> Optional[list[str]]:
     """What a modprobe.d file says, without its comments."""
     if text is None:
         return None
     return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:
-    """The signed module, read back and verified; NodeError when the signer's answer is no good."""
-    try:
-        signed = modsig.attach(body, cms)
-        seen = modsig.examine(signed, [certificate])
-    except modsig.SignatureError as wrong:
-        raise NodeError(f"the signature of {name} is no good: {wrong}", where="driver") from wrong
-    if seen.signatures != 1 or not seen.digest_ok:
-        raise NodeError(
-            f"the signature of {name} is not by the certificate the signer showed",
-            where="driver",
-            remedy="look at the signer: it holds a key that is not its certificate's",
-        )
-    return signed

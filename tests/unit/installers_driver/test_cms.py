@@ -48,8 +48,8 @@ def test_openssl_and_our_parser_accept_the_cms(tmp_path: Path, serial: int) -> N
     (tmp_path / "cms").write_bytes(made)
     (tmp_path / "body").write_bytes(BODY)
     (tmp_path / "cert.pem").write_bytes(who.pem)
-    argv = "openssl cms -verify -binary -noverify -inform DER -in cms -content body".split()
-    argv += "-certfile cert.pem -out /dev/null".split()
+    argv = ["openssl", "cms", "-verify", "-binary", "-noverify", "-inform", "DER", "-in", "cms"]
+    argv += ["-content", "body", "-certfile", "cert.pem", "-out", "/dev/null"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (tmp_path / "body").write_bytes(BODY + b"!")

@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.pki import Authority, Identity
 from fixtures.signer import SignerServer
-from installers import audit, driver, kernels, modsig
+from installers import audit, driver, kernels, modsig, signed
 from installers.asn1 import read_certificate
 from installers.config import Config
 from installers.driver import Driver
@@ -212,8 +212,8 @@ def test_a_damaged_record_means_not_installed(
 def test_a_signer_that_signs_with_another_key(ours: Identity, stranger: Identity) -> None:
     body = material.module({"name": "nvidia"})
     certificate = read_certificate(ours.der)
-    signed = driver.attach("nvidia.ko", body, material.sign(ours, body), certificate)
-    assert modsig.examine(signed, [certificate]).digest_ok
+    ready = signed.attach("nvidia.ko", body, material.sign(ours, body), certificate)
+    assert modsig.examine(ready, [certificate]).digest_ok
     for cms in (
         material.sign(stranger, body),
         material.sign(ours, body + b"x"),
@@ -221,4 +221,4 @@ def test_a_signer_that_signs_with_another_key(ours: Identity, stranger: Identity
         b"nonsense",
     ):
         with pytest.raises(NodeError, match=r"the signature of nvidia\.ko"):
-            driver.attach("nvidia.ko", body, cms, certificate)
+            signed.attach("nvidia.ko", body, cms, certificate)
