@@ -13,7 +13,20 @@ import json
 import time
 from typing import Any, Optional
 
-from installers import audit, build, compat, debian, elf, fixups, kernels, kmods, modsig, signed
+from installers import (
+    audit,
+    build,
+    compat,
+    debian,
+    dkms,
+    elf,
+    fixups,
+    kernels,
+    kmods,
+    modsig,
+    newkernel,
+    signed,
+)
 from installers.asn1 import Certificate, DERError, read_certificate
 from installers.cache import settings
 from installers.config import Config
@@ -22,7 +35,7 @@ from installers.errors import NodeError
 from installers.host import Host
 from installers.journal import Log
 
-CERTIFICATE = "/usr/lib/airlock/signing-cert.der"
+CERTIFICATE = dkms.CERTIFICATE
 BLACKLIST = "/etc/modprobe.d/airlock-nouveau.conf"
 _BLACKLIST_TEXT = """\
 # Written by Airlock: nouveau would take the GPU before nvidia can.
@@ -31,6 +44,8 @@ options nouveau modeset=0
 """
 WORK = "/var/tmp/airlock-driver-build"  # noqa: S108 - root's own, removed before and after
 _MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+#: Settings that are made without building anything.
+_SETTINGS = frozenset({"blacklist", "dkms", "new-kernel"})
 _COMPONENTS = ("contrib", "non-free")
 # Measured on Debian 12 and 13 (x86-64), rounded up: bytes fetched, and bytes on disk per path.
 _FETCHED = 200 << 20
@@ -96,6 +111,8 @@ class Driver(Installer):
             "version": record.get("driver"),
             "certificate": hashlib.sha256(certificate).hexdigest() if certificate else None,
             "blacklist": _lines(host.read(BLACKLIST)),
+            "dkms": _present(dkms.inspect(host)),
+            "new-kernel": _present(newkernel.inspect(host)),
         }
         if kernel is not None:
             for path in host.glob(kernels.module_directory(kernel), "*.ko*"):
@@ -108,14 +125,17 @@ class Driver(Installer):
         """The same; hashes and version are those of the record when it fits kernel and signer."""
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
-        fingerprint = self._signing.fingerprint() or record.get("certificate")
+        fingerprint = self._signing.fingerprint(host, record) or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
             "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
             "blacklist": _lines(_BLACKLIST_TEXT),
+            "new-kernel": "ours",
         }
+        if dkms.desired(host, signs=self._signing.signs) == "ours":
+            state["dkms"] = "ours"
         if fingerprint != signed.UNSIGNED:
             state["certificate"] = fingerprint or "the signer's"
         for name, facts in modules.items():
@@ -132,7 +152,7 @@ class Driver(Installer):
             return Contract()
         disk = dict(_DISK)
         notes = [f"the driver is built for kernel {kernel}, unless the cache has it"]
-        notes += [*self._cache.notes, *self._signing.notes]
+        notes += [*self._cache.notes, *self._signing.notes, *dkms.notes(host)]
         trust = compat.db_trust(host.os_release().get("ID", ""), kernel)
         if self.config.secure_boot == "required" and trust.trusts_db is None:
             notes.append(f"nobody has measured whether kernel {kernel} trusts UEFI db for modules")
@@ -152,8 +172,9 @@ class Driver(Installer):
         kernel = kernels.boot_kernel(host, self.config)
         if kernel is None:
             raise NodeError("no kernel to build for", where="driver")
-        if all(change.key == "blacklist" for change in changes):
-            return self._blacklist(host, kernel, log)
+        if all(change.key in _SETTINGS for change in changes):
+            return self._settings(host, kernel, log)
+        self._signing.require(host, kernel)
         build.clear(host, WORK)
         purged = debian.restore(host)
         if purged:
@@ -183,7 +204,7 @@ class Driver(Installer):
         if not entry.hit:
             provenance["build_environment"] = entry.details["environment"]
         self._install(host, modules, ready, certificate, provenance, log)
-        self._blacklist(host, kernel, log)
+        self._settings(host, kernel, log)
         return None
 
     def _build(
@@ -242,6 +263,7 @@ class Driver(Installer):
             "kernel": kernel,
             "driver": provenance["driver"],
             "certificate": provenance["certificate"],
+            "key": self._signing.identity,
             "modules": {name: _recorded(data, modules[name]) for name, data in ready.items()},
             "provenance": provenance,
         }
@@ -264,8 +286,10 @@ class Driver(Installer):
         with log.step("depmod", kernel=kernel):
             host.run(["depmod", "-a", kernel], timeout=300)
 
-    def _blacklist(self, host: Host, kernel: str, log: Log) -> None:
-        """Keep nouveau away; where the kernel has it, also out of the initramfs."""
+    def _settings(self, host: Host, kernel: str, log: Log) -> None:
+        """Later kernels are provided for; nouveau is kept away, also out of the initramfs."""
+        dkms.install(host, dkms.desired(host, signs=self._signing.signs))
+        newkernel.install(host)
         host.write(BLACKLIST, _BLACKLIST_TEXT)
         has_nouveau = any(host.path(f"/lib/modules/{kernel}/kernel").rglob("nouveau.ko*"))
         if has_nouveau and host.find_program("update-initramfs"):
@@ -314,6 +338,8 @@ class Driver(Installer):
                 host.path(f"{tree}/updates").rmdir()
             if any(removed):
                 host.run(["depmod", "-a", release], timeout=300)
+        dkms.install(host, "absent")
+        newkernel.remove(host)
         host.remove(CERTIFICATE)
         host.remove(BLACKLIST)
 
@@ -329,6 +355,10 @@ def _recorded(ready: bytes, body: bytes) -> dict[str, str]:
     if ready != body:
         found["body_sha256"] = hashlib.sha256(body).hexdigest()
     return found
+
+
+def _present(state: str) -> Optional[str]:
+    return None if state == "absent" else state
 
 
 def _lines(text: Optional[str]) -> Optional[list[str]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
-from typing import Optional
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
 
 from installers import elf, enrolled, modsig, signing
 from installers.asn1 import Certificate
@@ -68,10 +68,29 @@ class Signing:
                 self._certificate = signer.certificate()
         return self._certificate
 
-    def fingerprint(self) -> Optional[str]:
-        """What the record of an installation should name; None where nobody can be asked."""
+    @property
+    def signs(self) -> bool:
+        """Whether there is a signer at all."""
+        return self.way in ("external", "on-node")
+
+    @property
+    def identity(self) -> str:
+        """The name of the key that this node reads itself; empty for all others."""
+        key = self._config.node_key if self.way == "on-node" else None
+        return f"{key.project}/{key.private}/{key.version}" if key else ""
+
+    def fingerprint(self, host: Host, record: Mapping[str, Any]) -> Optional[str]:
+        """What the record of an installation should name; None where nobody can be asked.
+
+        Secret Manager is asked once: a fixed version of a secret does not change.
+        """
         if self.way == UNSIGNED:
             return UNSIGNED
+        if self.way == "on-node":
+            if record.get("key") == self.identity:
+                return record.get("certificate")
+            if host.offline:
+                return self._config.signer_fingerprint
         with contextlib.suppress(SigningError):  # refuse() says so
             return self.certificate().sha256
         return None
@@ -99,6 +118,15 @@ class Signing:
         return []
 
     def refuse(self, host: Host, kernel: str) -> list[Refusal]:
+        """What is wrong with the signer, as far as it can be told without any network."""
+        return [] if self.way == "on-node" else self.problems(host, kernel)
+
+    def require(self, host: Host, kernel: str) -> None:
+        """Raises NodeError when the modules could not be signed: asked before anything is built."""
+        for problem in self.problems(host, kernel):
+            raise NodeError(problem.reason, where="driver", remedy=problem.remedy)
+
+    def problems(self, host: Host, kernel: str) -> list[Refusal]:
         """No signer, another one than expected, or one whose certificate no kernel would take."""
         if self.way == UNSIGNED:
             return []

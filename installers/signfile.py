@@ -12,7 +12,7 @@ import lzma
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from installers import audit, elf, metadata, modsig
@@ -23,8 +23,8 @@ from installers.exits import Exit
 from installers.host import Host
 from installers.modsig import SignatureError
 from installers.signed import Signing, attach
-from installers.signing import ModuleSigner
 
+Sign = Callable[[str, bytes], tuple[bytes, str]]
 # What the kernel's own build does (scripts/Makefile.modinst): its decoder knows CRC32 only.
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 20}]
 
@@ -49,10 +49,11 @@ def compress(data: bytes, suffix: str) -> bytes:
     return packed.stdout
 
 
-def sign_file(path: Path, signer: ModuleSigner, certificate: Certificate) -> bool:
-    """Sign one file. False when it carries this certificate's good signature already.
+def sign_file(path: Path, sign: Sign, certificate: Certificate) -> bool:
+    """Sign one file; False when it carries this certificate's good signature already.
 
-    Raises NodeError: not a module, signed by somebody else, no program to unpack it with.
+    ``sign``: (name, bytes) to (CMS, fingerprint), as a signer's own. Raises NodeError: not a
+    module, signed by somebody else, no program to unpack it with.
     """
     where = str(path)
     try:
@@ -68,7 +69,7 @@ def sign_file(path: Path, signer: ModuleSigner, certificate: Certificate) -> boo
             )
         if elf.extent(data) != len(data):
             raise NodeError("has bytes behind its end that are no signature", where=where)
-        cms, _ = signer.sign(path.name.split(".ko")[0] + ".ko", data)
+        cms, _ = sign(path.name.split(".ko")[0] + ".ko", data)
         packed = compress(attach(path.name, data, cms, certificate), path.suffix)
     except (OSError, SignatureError, elf.ELFError) as error:
         raise NodeError(str(error), where=where) from error
@@ -93,13 +94,13 @@ def main(argv: Sequence[str]) -> int:
         metadata.load(args.metadata, patience=metadata.PATIENCE), args.metadata
     )
     signing = Signing(config)
-    refusals = signing.refuse(Host("/"), args.kernel)
-    if refusals or signing.way not in ("external", "on-node"):
+    refusals = signing.problems(Host("/"), args.kernel)
+    if refusals or not signing.signs:
         why = refusals[0].reason if refusals else "this node installs its modules unsigned"
         print(f"sign-modules: {why}", file=sys.stderr)
         return Exit.FAIL
     with signing.open() as signer:
         for path in args.file:
-            changed = sign_file(path, signer, signing.certificate())
+            changed = sign_file(path, signer.sign, signing.certificate())
             print(f"{path}: {'signed' if changed else 'was signed already'}")
     return Exit.PASS

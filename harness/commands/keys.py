@@ -78,7 +78,7 @@ def _sign(args: argparse.Namespace) -> int:
     with open_key(args.key, args.fingerprint) as key:
         for path in args.file:
             try:
-                changed = signfile.sign_file(path, key, key.certificate)
+                changed = signfile.sign_file(path, key.sign, key.certificate)
             except NodeError as error:
                 raise InfraError(str(error)) from error
             print(f"{path}: {'signed' if changed else 'was signed already'}")

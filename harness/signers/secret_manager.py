@@ -78,12 +78,12 @@ class Secrets:
         parent, _, short = secret.partition("/secrets/")
         known = self._exists(secret)
         if not known:
-            replication = {"replication": {"automatic": {}}}
-            request = {"parent": parent, "secret_id": short, "secret": replication}
-            self._call(secret, lambda: self._client.create_secret(request=request))
+            new: dict[str, Any] = {"parent": parent, "secret_id": short}
+            new["secret"] = {"replication": {"automatic": {}}}
+            self._call(secret, lambda: self._client.create_secret(request=new))
         payload = {"data": data, "data_crc32c": google_crc32c.value(data)}
-        request = {"parent": secret, "payload": payload}
-        made = self._call(secret, lambda: self._client.add_secret_version(request=request))
+        version = {"parent": secret, "payload": payload}
+        made = self._call(secret, lambda: self._client.add_secret_version(request=version))
         return str(made.name)
 
     def _exists(self, secret: str) -> bool:

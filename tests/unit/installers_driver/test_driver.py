@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.pki import Authority, Identity
 from fixtures.signer import SignerServer
-from installers import audit, driver, kernels, modsig, signed
+from installers import audit, driver, kernels, modsig, newkernel, signed
 from installers.asn1 import read_certificate
 from installers.config import Config
 from installers.driver import Driver
@@ -136,6 +136,7 @@ def _installed(host: Host, server: SignerServer) -> None:
     host.write(f"{place}/{audit.RECORD}", json.dumps(record))
     host.write(driver.CERTIFICATE, who.der)
     host.write(driver.BLACKLIST, "# ours\nblacklist nouveau\noptions nouveau modeset=0\n")
+    newkernel.install(host)
 
 
 def test_an_installed_driver_needs_nothing(
@@ -169,6 +170,8 @@ def _tamper(host: Host) -> None:
         ),
         (lambda host: host.write(driver.CERTIFICATE, b"other"), {"certificate"}),
         (lambda host: host.write(driver.BLACKLIST, "blacklist none\n"), {"blacklist"}),
+        (lambda host: host.remove(newkernel.HOOKS[0]), {"new-kernel"}),
+        (lambda host: host.write("/usr/sbin/dkms", "mok_signing_key"), {"dkms"}),
     ],
 )
 def test_differences_are_seen_by_value(

@@ -16,7 +16,7 @@ from fixtures.pki import Identity
 from fixtures.secrets import Secrets
 from installers import asn1, config, modsig, nodekey, signed
 from installers.config import Config
-from installers.errors import ConfigError
+from installers.errors import ConfigError, NodeError
 from installers.host import Host
 from installers.journal import JOURNAL, Journal
 from tests.unit.installers_driver import material
@@ -62,7 +62,7 @@ def test_signed_with_the_key_of_a_fixed_version(
     one = signed.Signing(_config(secrets, metadata_url, modulus_md5sum=md5))
     assert one.way == "on-node"
     assert "weaker choice" in one.notes[0]
-    assert one.refuse(host, KERNEL) == []
+    assert one.problems(host, KERNEL) == []
     ready, certificate = one.sign(host, {"nvidia.ko": BODY}, KERNEL, Journal(host).log("driver"))
     assert certificate is not None
     assert certificate.sha256 == ours.sha256
@@ -86,9 +86,25 @@ def _nothing_of_the_key(root: Path, who: Identity) -> None:
 
 
 def _refusal(host: Host, one: Config) -> tuple[str, str]:
-    (refusal,) = signed.Signing(one).refuse(host, KERNEL)
+    (refusal,) = signed.Signing(one).problems(host, KERNEL)
     assert refusal.remedy
     return refusal.code, refusal.reason
+
+
+def test_refusals_and_plans_ask_nobody(
+    tmp_path: Path, secrets: Secrets, metadata_url: str, ours: Identity
+) -> None:
+    one = signed.Signing(_config(secrets, metadata_url))
+    assert one.refuse(Host(tmp_path), KERNEL) == []
+    assert one.fingerprint(Host(tmp_path, offline=True), {}) is None
+    record = {"key": "p/key/2", "certificate": "of the record"}
+    assert one.fingerprint(Host(tmp_path), record) == "of the record"
+    assert secrets.requests == []
+    # Another version of the secret is another key: that is worth a question.
+    assert one.fingerprint(Host(tmp_path), {**record, "key": "p/key/1"}) == ours.sha256
+    secrets.damaged = True
+    with pytest.raises(NodeError, match="CRC32C"):
+        signed.Signing(_config(secrets, metadata_url)).require(Host(tmp_path), KERNEL)
 
 
 def test_key_and_certificate_must_match(
@@ -174,7 +190,7 @@ def test_a_certificate_without_purpose_where_the_kernel_asks_for_none(
     host, one = Host(tmp_path), _config(secrets, metadata_url)
     assert "codeSigning" in _refusal(host, one)[1]
     host.write(f"/boot/config-{KERNEL}", "CONFIG_MODULE_SIG=y\n")
-    assert signed.Signing(one).refuse(host, KERNEL) == []
+    assert signed.Signing(one).problems(host, KERNEL) == []
     host.write(f"/boot/config-{KERNEL}", "CONFIG_CHECK_CODESIGN_EKU=y\n")
     assert "codeSigning" in _refusal(host, one)[1]
 
