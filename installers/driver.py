@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from typing import Any, Optional
 
 from installers import (
@@ -24,11 +23,13 @@ from installers import (
     kernels,
     kmods,
     modsig,
+    modulebuild,
     newkernel,
     signed,
 )
 from installers.asn1 import Certificate, DERError, read_certificate
 from installers.cache import settings
+from installers.choice import Choice
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal, diff
 from installers.errors import NodeError
@@ -60,10 +61,13 @@ class Driver(Installer):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._signing = signed.Signing(config)
+        self._choice = Choice(config)
         self._cache = settings.parse(config)
 
     def refuse(self, host: Host) -> list[Refusal]:
         """What cannot work, found before anything is fetched: system, kernel, sources, signer."""
+        if self._choice.nothing:
+            return []
         system = host.os_release()
         name = system.get("PRETTY_NAME") or system.get("ID") or "this system"
         if system.get("ID") != "debian":
@@ -81,7 +85,9 @@ class Driver(Installer):
             found.append(Refusal("driver.kernel-ignores-db", reason, trust.remedy))
         if found or not self._changes(host):
             return found
-        found += self._refuse_sources(host)
+        found += self._choice.refuse(host)
+        if self._choice.from_distribution(host):
+            found += self._refuse_sources(host)
         return found + self._signing.refuse(host, kernel)
 
     def _refuse_sources(self, host: Host) -> list[Refusal]:
@@ -103,6 +109,8 @@ class Driver(Installer):
 
     def inspect(self, host: Host) -> dict[str, Any]:
         """Kernel, driver version, certificate, each module by hash, the blacklist."""
+        if self._choice.nothing:
+            return {}
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
         certificate = host.read_bytes(CERTIFICATE)
@@ -123,14 +131,17 @@ class Driver(Installer):
 
     def desired(self, host: Host) -> dict[str, Any]:
         """The same; hashes and version are those of the record when it fits kernel and signer."""
+        if self._choice.nothing:
+            return {}
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
         fingerprint = self._signing.fingerprint(host, record) or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
+        fits = fits and self._choice.driver in (None, record.get("driver"))
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
-            "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
+            "version": record["driver"] if fits else self._choice.words,
             "blacklist": _lines(_BLACKLIST_TEXT),
             "new-kernel": "ours",
         }
@@ -147,6 +158,8 @@ class Driver(Installer):
 
     def contract(self, host: Host) -> Contract:
         """Hosts of apt's sources, bytes, disk, the signing key, and the fix-ups that may apply."""
+        if self._choice.nothing:
+            return Contract(notes=["gpu-driver-provider=NONE: no driver is installed"])
         kernel = kernels.boot_kernel(host, self.config)
         if kernel is None or self.refuse(host) or not self._changes(host):
             return Contract()
@@ -162,7 +175,10 @@ class Driver(Installer):
                 f"fix-up {fixup.id}, only if the kernel's headers ask for it and the driver is "
                 f"{spans}: {fixup.why}"
             )
+        notes += self._choice.notes(host)
         hosts = set(self._cache.hosts)
+        if not self._cache.offline:
+            hosts.update(self._choice.hosts(host))
         if not self._cache.offline:
             hosts.update(debian.apt_hosts(host))
         return Contract(sorted(hosts), _FETCHED, disk, self._signing.keys, notes)
@@ -182,10 +198,19 @@ class Driver(Installer):
         with self._cache.open(lambda note: log("cache", note=note)) as cache:
 
             def build_it(resolved: debian.Resolved, chosen: list[fixups.Fixup]) -> kmods.Built:
-                return self._build(host, resolved, chosen, log)
+                return modulebuild.build_modules(
+                    host, resolved, chosen, self._choice.fetch, WORK, log
+                )
 
             entry, wanted = kmods.obtain(
-                host, kernel, cache, build_it, log, offline=self._cache.offline
+                host,
+                kernel,
+                cache,
+                build_it,
+                log,
+                offline=self._cache.offline,
+                choose=self._choice.source,
+                asked=self._choice.wishes(host),
             )
             modules = {name: entry.read(name) for name in entry.files}
         ready, certificate = self._signing.sign(host, modules, kernel, log)
@@ -206,45 +231,6 @@ class Driver(Installer):
         self._install(host, modules, ready, certificate, provenance, log)
         self._settings(host, kernel, log)
         return None
-
-    def _build(
-        self, host: Host, resolved: debian.Resolved, chosen: list[fixups.Fixup], log: Log
-    ) -> kmods.Built:
-        """Compile in an environment that is gone afterwards; (modules, what to note of it)."""
-        started = time.time()
-        try:
-            with debian.build_environment(host, resolved, log) as environment:
-                with log.step("fetch-source", package=resolved.source.pin):
-                    archive = debian.fetch_source(host, resolved.source, f"{WORK}/download")
-                    build.unpack(host, archive, f"{WORK}/source")
-                    build.clear(host, f"{WORK}/download")
-                tree = build.source_tree(host, f"{WORK}/source")
-                verdicts = self._fix_up(host, resolved.kernel, tree, chosen, log)
-                with log.step("compile", kernel=resolved.kernel, jobs=build.jobs()):
-                    modules = build.compile_modules(host, tree, resolved.kernel)
-        finally:
-            build.clear(host, WORK)
-        details = {
-            "fixups": verdicts,
-            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 1),
-            "environment": environment,
-        }
-        return modules, details
-
-    def _fix_up(
-        self, host: Host, kernel: str, tree: str, chosen: list[fixups.Fixup], log: Log
-    ) -> list[dict[str, str]]:
-        """Probe the kernel's headers, edit the source; what was done, for reports."""
-        if not chosen:
-            return []
-        with log.step("probe-headers", fixups=[fixup.id for fixup in chosen]):
-            tree_of_kernel = f"/lib/modules/{kernel}/build"
-            compiled = fixups.probe(host, tree_of_kernel, chosen, f"{WORK}/probe")
-        verdicts = fixups.apply(host, tree, chosen, compiled)
-        rows = [{"id": v.id, "state": v.state, "why": v.why} for v in verdicts]
-        log("fix-ups", fixups=rows)
-        return rows
 
     def _install(
         self,
@@ -298,6 +284,8 @@ class Driver(Installer):
 
     def verify(self, host: Host) -> list[Problem]:
         """Signatures, kernel version and depmod's choice, read back from the installed files."""
+        if self._choice.nothing:
+            return []
         kernel = kernels.boot_kernel(host, self.config)
         again = "apply again"
         der = host.read_bytes(CERTIFICATE)

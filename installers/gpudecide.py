@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from installers import gpus
@@ -238,6 +238,9 @@ def _driver(
         return None
     minor = ".".join(made.cuda.split(".")[:2])
     row = table["cuda"][minor]
+    if made.source == "distribution":
+        made.reasons.append(f"the distribution's driver, {row['minimum_driver']} or later")
+        return None
     preferred = row["driver"] or row["minimum_driver"]
     fits = [
         newest
@@ -353,6 +356,12 @@ def _check_system(
     made.unknown.append(f"nobody has built {made.driver} for kernel {kernel} here")
 
 
+def with_driver(asked: Asked, driver: str) -> Asked:
+    """The same wishes with the driver that the distribution turned out to have."""
+    why = {**asked.why, "driver": "what the distribution has"}
+    return replace(asked, driver=driver, why=why)
+
+
 def _libraries(made: Decision, asked: Asked, table: dict[str, Any]) -> None:
     """cuDNN and NCCL as asked, else the table's for this CUDA; only where there is a CUDA."""
     if made.cuda is None:
@@ -362,13 +371,20 @@ def _libraries(made: Decision, asked: Asked, table: dict[str, Any]) -> None:
         return
     row = table["cuda"][".".join(made.cuda.split(".")[:2])]
     made.cudnn, made.nccl = asked.cudnn or row["cudnn"], asked.nccl or row["nccl"]
-    for name, value in (("cuda", made.cuda), ("cudnn", made.cudnn)):
-        if value and name not in asked.licences:
-            made.refuse(
-                "licence",
-                f"{name} {value} comes under the {table['licences'][name]}, which nobody accepted",
-                f"read it, then add {name} to airlock-accept-licences",
-            )
+
+
+def unaccepted(asked: Asked, wanted: Mapping[str, Optional[str]]) -> list[Refusal]:
+    """Licences that nobody accepted, of what is wanted: name in the table -> version, or None."""
+    titles = gpus.table()["licences"]
+    return [
+        Refusal(
+            "gpu.licence",
+            f"{name} {version} comes under the {titles[name]}, which nobody accepted",
+            f"read it, then add {name} to airlock-accept-licences",
+        )
+        for name, version in wanted.items()
+        if version and name not in asked.licences
+    ]
 
 
 def gencode(cuda: str) -> list[str]:

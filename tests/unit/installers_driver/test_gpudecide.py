@@ -18,13 +18,13 @@ P4, P100, V100, T4, A100, L4, H100, B200 = (
     *(0x1BB3, 0x15F8, 0x1DB1, 0x1EB8),
     *(0x20B2, 0x27B8, 0x2330, 0x2901),
 )
-ACCEPTED = {"airlock-accept-licences": "cuda, cudnn"}
+RUNFILE = {"airlock-driver-source": "runfile"}
 
 
 def _decide(*cards: int, image: str | None = None, **attributes: str) -> Decision:
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
     system: dict[str, Any] = {"os_id": "debian", "os_version": "12", "kernel": "6.1.0-56"}
-    return gpudecide.decide(gpudecide.read({**ACCEPTED, **given}, image), present=cards, **system)
+    return gpudecide.decide(gpudecide.read({**RUNFILE, **given}, image), present=cards, **system)
 
 
 def _codes(made: Decision) -> list[str]:
@@ -149,12 +149,22 @@ def test_unknown_versions_are_named() -> None:
 
 
 def test_licences_are_never_accepted_silently() -> None:
-    made = _decide(T4, cuda_version="12.4", airlock_accept_licences="")
-    assert _codes(made) == ["gpu.licence", "gpu.licence"]
-    assert _codes(_decide(T4, cuda_version="12.4", airlock_accept_licences="cuda")) == [
-        "gpu.licence"
-    ]
-    assert _codes(_decide(T4, gpu_driver_version="550.142", airlock_accept_licences="")) == []
+    wanted = {"cuda": "12.4.1", "cudnn": "9.1.0.70", "nvidia-driver": None}
+    for accepted, left in (("", 2), ("cuda", 1), ("cudnn", 1), ("cuda, cudnn", 0)):
+        asked = gpudecide.read({"airlock-accept-licences": accepted})
+        refusals = gpudecide.unaccepted(asked, wanted)
+        assert [refusal.code for refusal in refusals] == ["gpu.licence"] * left
+
+
+def test_the_distributions_driver_is_checked_when_it_is_known() -> None:
+    asked = gpudecide.read({"cuda-version": "12.4"})
+    system = {"os_id": "debian", "os_version": "12", "kernel": "6.1.0-56"}
+    made = gpudecide.decide(asked, present=[T4], **system)  # type: ignore[arg-type]
+    assert (made.driver, made.source, _codes(made)) == (None, "distribution", [])
+    for driver, codes in (("535.261.03", []), ("510.108.03", ["gpu.cuda-driver", "gpu.system"])):
+        known = gpudecide.with_driver(asked, driver)
+        made = gpudecide.decide(known, present=[T4], **system)  # type: ignore[arg-type]
+        assert (made.driver, _codes(made)) == (driver, codes)
 
 
 def test_libraries_as_asked_or_refused() -> None:
@@ -164,7 +174,7 @@ def test_libraries_as_asked_or_refused() -> None:
 
 
 def test_systems_machines_and_kernels() -> None:
-    asked = gpudecide.read({**ACCEPTED, "cuda-version": "12.4"})
+    asked = gpudecide.read({**RUNFILE, "cuda-version": "12.4"})
 
     def on(os_id: str, version: str, kernel: str = "6.1.0", machine: str = "x86_64") -> Decision:
         return gpudecide.decide(

@@ -1,0 +1,218 @@
+# ruff: noqa: ARG002 - the base class names arguments that only some installers use
+"""CUDA as asked for: toolkit, cuDNN and NCCL in exact versions, fabric manager, container toolkit.
+
+From NVIDIA's repositories by apt (the ``keyrings`` installer brings them). Nothing is done where
+nothing was asked. A version that is not offered is refused; no other one is taken for it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Optional
+
+from installers import aptpackages, debian, gpudecide, gpus
+from installers.aptpackages import Wish
+from installers.choice import Choice
+from installers.config import Config
+from installers.engine import Change, Contract, Installer, Problem, Refusal
+from installers.errors import ConfigError, NodeError
+from installers.gpudecide import Decision
+from installers.host import Host
+from installers.journal import Log
+
+MEMORY = "cuda-packages"
+RUNTIMES = ("docker", "containerd", "crio")
+#: What nvidia-ctk writes, read back by us: the file, and the words that must be in it.
+_CONFIGURED = {
+    "docker": ("/etc/docker/daemon.json", "nvidia-container-runtime"),
+    "containerd": ("/etc/containerd/config.toml", "nvidia-container-runtime"),
+    "crio": ("/etc/crio/crio.conf.d/99-nvidia.toml", "nvidia-container-runtime"),
+}
+_TOOLKIT = "nvidia-container-toolkit"
+# Bytes per component, rounded up from NVIDIA's packages: what is fetched, and what /usr takes.
+_SIZES = {
+    "toolkit": (3500 << 20, 8000 << 20),
+    "cudnn": (800 << 20, 1800 << 20),
+    "nccl": (300 << 20, 500 << 20),
+    "fabricmanager": (10 << 20, 40 << 20),
+    "container": (20 << 20, 60 << 20),
+}
+# The toolkit's own installer and ptxas were seen to end below this.
+_MEMORY = 1 << 30
+
+
+class Cuda(Installer):
+    """Settings are ``package NAME`` → version and ``runtime NAME`` → configured."""
+
+    name = "cuda"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        raw = dict(config.raw)
+        self._without = {key for key in ("cudnn-version", "nccl-version") if _is_none(raw, key)}
+        for key in self._without:
+            raw.pop(key)
+        self._asked = gpudecide.read(raw)
+        self._choice = Choice(config, raw)
+        self._runtime = (raw.get("container-runtime") or "").strip().lower()
+        if self._runtime and self._runtime not in RUNTIMES:
+            raise ConfigError(
+                f"{self._runtime!r} is not one of {', '.join(RUNTIMES)}", where="container-runtime"
+            )
+
+    def _decision(self, host: Host) -> Decision:
+        return self._choice.decide(host)
+
+    def _wishes(self, host: Host) -> dict[str, list[Wish]]:
+        """Component → its packages; empty where nothing was asked."""
+        found: dict[str, list[Wish]] = {}
+        made = self._decision(host)
+        if self._asked.cuda is not None and made.cuda is not None:
+            parts = made.cuda.split(".")
+            minor, major = ".".join(parts[:2]), parts[0]
+            name = f"cuda-toolkit-{parts[0]}-{parts[1]}"
+            found["toolkit"] = [Wish(name, made.cuda, key="cuda-version")]
+            if made.cudnn and "cudnn-version" not in self._without:
+                first = made.cudnn.split(".")[0]
+                nine = int(first) >= 9
+                package = f"libcudnn{first}-cuda-{major}" if nine else f"libcudnn{first}"
+                variant = "" if nine else f"cuda{minor}"
+                found["cudnn"] = [Wish(package, made.cudnn, variant, "cudnn-version")]
+            if made.nccl and "nccl-version" not in self._without:
+                names = ("libnccl2", "libnccl-dev")
+                variant = f"cuda{minor}"
+                found["nccl"] = [Wish(n, made.nccl, variant, "nccl-version") for n in names]
+        if made.driver and gpus.switches(host) and not self.config.image_build:
+            # The fabric manager must be of the driver's very version, or it refuses to start.
+            package = f"nvidia-fabricmanager-{made.branch}"
+            found["fabricmanager"] = [Wish(package, made.driver, key="gpu-driver-version")]
+        return found
+
+    def refuse(self, host: Host) -> list[Refusal]:
+        """Impossible pairs, licences nobody accepted, systems without apt, too little memory."""
+        wishes = self._wishes(host)
+        if self._asked.cuda is None and not self._runtime and not wishes:
+            return []
+        system = host.os_release()
+        if host.find_program("apt-get") is None and (wishes or self._runtime):
+            name = system.get("PRETTY_NAME") or system.get("ID") or "this system"
+            reason = f"CUDA comes by apt, and {name} has none"
+            return [
+                Refusal("cuda.system", reason, "use Debian or Ubuntu, or leave cuda-version out")
+            ]
+        made = self._decision(host)
+        found = list(made.refusals)
+        if self._asked.cuda is not None:
+            named = {"cuda": made.cuda, "cudnn": made.cudnn if "cudnn" in wishes else None}
+            found += gpudecide.unaccepted(self._asked, named)
+        memory = _memory(host)
+        if "toolkit" in wishes and memory is not None and memory < _MEMORY:
+            reason = f"{memory >> 20} MiB of memory, {_MEMORY >> 20} needed"
+            found.append(Refusal("cuda.memory", reason, "use a machine with more memory"))
+        return found
+
+    def _packages(self, host: Host) -> list[Wish]:
+        return [wish for wishes in self._wishes(host).values() for wish in wishes]
+
+    def inspect(self, host: Host) -> dict[str, Any]:
+        """Versions of the packages that are wanted, or are still ours; the runtime's setting."""
+        wanted = self._packages(host)
+        state: dict[str, Any] = {
+            f"package {name}": version
+            for name, version in aptpackages.versions(host, wanted).items()
+        }
+        for name in aptpackages.ours(host, MEMORY):
+            if name not in {wish.name for wish in wanted}:
+                state[f"package {name}"] = "ours, and no longer wanted"
+        if self._runtime and _configured(host, self._runtime):
+            state[f"runtime {self._runtime}"] = "configured"
+        return state
+
+    def desired(self, host: Host) -> dict[str, Any]:
+        """The same as it should be."""
+        state = {f"package {wish.name}": wish.version for wish in self._packages(host)}
+        if self._runtime:
+            state[f"runtime {self._runtime}"] = "configured"
+        return state
+
+    def contract(self, host: Host) -> Contract:
+        """apt's hosts, bytes and disk of what is asked for, and the reasons."""
+        parts = [*self._wishes(host), *(["container"] if self._runtime else [])]
+        if not parts:
+            return Contract()
+        fetched = sum(_SIZES[part][0] for part in parts)
+        disk = {"/usr": sum(_SIZES[part][1] for part in parts), "/var/cache/apt": fetched}
+        notes = [f"decided: {text}" for text in self._decision(host).reasons]
+        return Contract(debian.apt_hosts(host), fetched, disk, [], notes)
+
+    def apply(self, host: Host, changes: list[Change], log: Log) -> None:
+        """Packages first, then the runtime. Safe to be killed anywhere."""
+        wanted = self._packages(host)
+        keep = {wish.name for wish in wanted}
+        aptpackages.release(host, MEMORY, keep)
+        if wanted or self._runtime:
+            with debian.apt_lists(host):
+                with log.step("apt-update"):
+                    host.apt("update", timeout=1800)
+                if wanted:
+                    aptpackages.install(host, wanted, MEMORY, log)
+                if self._runtime and host.find_program("nvidia-ctk") is None:
+                    with log.step("container-toolkit"):
+                        host.apt("install", "--no-install-recommends", "--no-remove", _TOOLKIT)
+        if self._runtime:
+            with log.step("container-runtime", runtime=self._runtime):
+                configure = ["nvidia-ctk", "runtime", "configure", f"--runtime={self._runtime}"]
+                host.run(configure, timeout=300)
+                if host.is_running_system:
+                    host.run(["systemctl", "try-restart", self._runtime], timeout=300)
+
+    def verify(self, host: Host) -> list[Problem]:
+        """Holds, and what nvcc itself says."""
+        problems = []
+        wanted = self._packages(host)
+        if wanted:
+            loose = {wish.name for wish in wanted} - aptpackages.held(host)
+            if loose:
+                problems.append(Problem(f"{', '.join(sorted(loose))}: not held", "apply again"))
+        made = self._decision(host)
+        if self._asked.cuda is not None and made.cuda is not None:
+            minor = ".".join(made.cuda.split(".")[:2])
+            nvcc = f"/usr/local/cuda-{minor}/bin/nvcc"
+            said = host.run([nvcc, "--version"], check=False).out if host.exists(nvcc) else ""
+            if f"release {minor}," not in said:
+                problems.append(Problem(f"{nvcc} does not say release {minor}", "apply again"))
+        return problems
+
+    def remove(self, host: Host) -> None:
+        """Release the holds and purge what this installer added."""
+        aptpackages.release(host, MEMORY)
+
+    def provenance(self, host: Host) -> dict[str, Any]:
+        """The decision, for reports."""
+        made = self._decision(host)
+        if self._asked.cuda is None:
+            return {}
+        return {"cuda": made.cuda, "cudnn": made.cudnn, "nccl": made.nccl, "why": made.reasons}
+
+
+def _is_none(raw: dict[str, str], key: str) -> bool:
+    return (raw.get(key) or "").strip().lower() == "none"
+
+
+def _memory(host: Host) -> Optional[int]:
+    """Bytes of memory of this machine; None where the root is not a running one's."""
+    for line in (host.read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) << 10
+    return None
+
+
+def _configured(host: Host, runtime: str) -> bool:
+    path, word = _CONFIGURED[runtime]
+    text = host.read(path) or ""
+    if path.endswith(".json") and text:
+        try:
+            return word in json.dumps(json.loads(text).get("runtimes", {}))
+        except (ValueError, AttributeError):
+            raise NodeError("is not JSON", where=path, remedy="mend or remove it") from None
+    return word in text
