@@ -22,6 +22,7 @@ from installers import (
     fixups,
     kernels,
     kmods,
+    liveswap,
     modsig,
     modulebuild,
     newkernel,
@@ -34,7 +35,7 @@ from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal, diff
 from installers.errors import NodeError
 from installers.host import Host
-from installers.journal import Log
+from installers.journal import Log, recall, remember
 
 CERTIFICATE = dkms.CERTIFICATE
 BLACKLIST = "/etc/modprobe.d/airlock-nouveau.conf"
@@ -45,6 +46,7 @@ options nouveau modeset=0
 """
 WORK = "/var/tmp/airlock-driver-build"  # noqa: S108 - root's own, removed before and after
 _MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+REBOOT = "driver-reboot"  # what a live node still runs, in the journal's memory
 #: Settings that are made without building anything.
 _SETTINGS = frozenset({"blacklist", "dkms", "new-kernel"})
 _COMPONENTS = ("contrib", "non-free")
@@ -268,9 +270,31 @@ class Driver(Installer):
             if host.exists(place):
                 host.path(place).rename(host.path(old))
             host.path(new).rename(host.path(place))
-            host.remove(old)
         with log.step("depmod", kernel=kernel):
             host.run(["depmod", "-a", kernel], timeout=300)
+        self._swap(host, kernel, provenance, log)
+        host.remove(old)
+
+    def _swap(self, host: Host, kernel: str, provenance: dict[str, Any], log: Log) -> None:
+        """Change the loaded modules too, or note that only a reboot can; undo what fails."""
+        if not host.is_running_system:
+            return
+        place = kernels.module_directory(kernel)
+        there = [name for name in liveswap.MODULES if host.exists(f"/sys/module/{name}")]
+        try:
+            done = liveswap.swap(host, provenance["driver"], kernel, log)
+        except NodeError as error:
+            if not host.exists(f"{place}.old"):
+                raise
+            with log.step("take-back", reason=error.what):
+                host.remove(place)
+                host.path(f"{place}.old").rename(host.path(place))
+                host.run(["depmod", "-a", kernel], timeout=300)
+                liveswap.take_back(host, there)
+            raise NodeError(
+                f"{error.what}; the driver that was here is back", where="driver"
+            ) from error
+        remember(host, REBOOT, {"needed": done.reboot, "driver": provenance["driver"]})
 
     def _settings(self, host: Host, kernel: str, log: Log) -> None:
         """Later kernels are provided for; nouveau is kept away, also out of the initramfs."""
@@ -332,9 +356,14 @@ class Driver(Installer):
         host.remove(BLACKLIST)
 
     def provenance(self, host: Host) -> dict[str, Any]:
-        """What the installed modules were made of; empty when there are none."""
+        """What the installed modules were made of; empty when there are none.
+
+        ``reboot``: why the loaded driver is still another one than the installed.
+        """
         found = kernels.record(host, kernels.boot_kernel(host, self.config)).get("provenance", {})
-        return dict(found)
+        wait = recall(host, REBOOT)
+        stale = bool(wait.get("needed")) and liveswap.loaded(host) not in (None, wait.get("driver"))
+        return {**found, "reboot": wait["needed"]} if found and stale else dict(found)
 
 
 def _recorded(ready: bytes, body: bytes) -> dict[str, str]:
