@@ -23,6 +23,7 @@ VERBS = {
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
+    "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
     "gate": "may this be released? Says why not, and answers with the exit code",

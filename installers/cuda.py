@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Optional
 
-from installers import aptpackages, debian, gpudecide, gpus
+from installers import aptpackages, debian, gpudecide, gpus, retired
 from installers.aptpackages import Wish
 from installers.choice import Choice
 from installers.config import Config
@@ -137,12 +137,13 @@ class Cuda(Installer):
 
     def contract(self, host: Host) -> Contract:
         """apt's hosts, bytes and disk of what is asked for, and the reasons."""
+        retired_notes = retired.notes(self.config.raw, retired.CUDA)
         parts = [*self._wishes(host), *(["container"] if self._runtime else [])]
         if not parts:
-            return Contract()
+            return Contract(notes=retired_notes)
         fetched = sum(_SIZES[part][0] for part in parts)
         disk = {"/usr": sum(_SIZES[part][1] for part in parts), "/var/cache/apt": fetched}
-        notes = [f"decided: {text}" for text in self._decision(host).reasons]
+        notes = [f"decided: {text}" for text in self._decision(host).reasons] + retired_notes
         return Contract(debian.apt_hosts(host), fetched, disk, [], notes)
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
