@@ -98,7 +98,9 @@ def from_apt(
     return wanted
 
 
-def from_cache(host: Host, kernel: str, cache: Cache, asked: Mapping[str, str]) -> Wanted:
+def from_cache(
+    host: Host, kernel: str, cache: Cache, asked: Optional[Mapping[str, str]] = None
+) -> Wanted:
     """What was decided when a node like this one was online. NodeError when none was."""
     entry = cache.get(DECISION, _question(host, kernel, asked))
     if entry is None:
@@ -116,11 +118,11 @@ def nothing_cached(what: str) -> NodeError:
     )
 
 
-def _question(host: Host, kernel: str, asked: Mapping[str, str]) -> dict[str, Any]:
+def _question(host: Host, kernel: str, asked: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
     system = host.os_release()
     return {
         "system": [system.get("ID", ""), system.get("VERSION_ID", "")],
         "kernel": kernel,
         "package": debian.SOURCE_PACKAGE,
-        **asked,
+        **(asked or {}),
     }

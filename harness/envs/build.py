@@ -27,7 +27,7 @@ def install(lock: Lock, prefix: Path, packages: Path) -> None:
             [_record(package) for package in lock.packages],
             target_prefix=prefix,
             cache_dir=packages,
-            platform=rattler.Subdir(lock.platform),  # type: ignore[arg-type]
+            platform=rattler.Subdir(lock.platform),
             client=client(),
             show_progress=False,
             execute_link_scripts=False,

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,7 +68,7 @@ class _Root(Host):
         super().__init__(root)
         self._inside = self.root
 
-    def run(self, argv, **options):  # type: ignore[no-untyped-def,override]
+    def run(self, argv, **options):  # type: ignore[no-untyped-def]
         program = self._inside / argv[0].lstrip("/")
         words = [str(program), *argv[1:]] if argv[0].startswith("/usr/local") else list(argv)
         if words[0] == "dpkg":
@@ -80,7 +79,7 @@ class _Root(Host):
 
 
 @pytest.fixture
-def host(tmp_path: Path, repository: Path) -> Iterator[Host]:
+def host(tmp_path: Path, repository: Path) -> Host:
     root = tmp_path / "root"
     for name in (
         *("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/trusted.gpg.d"),

@@ -158,12 +158,12 @@ def test_licences_are_never_accepted_silently() -> None:
 
 def test_the_distributions_driver_is_checked_when_it_is_known() -> None:
     asked = gpudecide.read({"cuda-version": "12.4"})
-    system = {"os_id": "debian", "os_version": "12", "kernel": "6.1.0-56"}
-    made = gpudecide.decide(asked, present=[T4], **system)  # type: ignore[arg-type]
+    system: dict[str, Any] = {"os_id": "debian", "os_version": "12", "kernel": "6.1.0-56"}
+    made = gpudecide.decide(asked, present=[T4], **system)
     assert (made.driver, made.source, _codes(made)) == (None, "distribution", [])
     for driver, codes in (("535.261.03", []), ("510.108.03", ["gpu.cuda-driver", "gpu.system"])):
         known = gpudecide.with_driver(asked, driver)
-        made = gpudecide.decide(known, present=[T4], **system)  # type: ignore[arg-type]
+        made = gpudecide.decide(known, present=[T4], **system)
         assert (made.driver, _codes(made)) == (driver, codes)
 
 

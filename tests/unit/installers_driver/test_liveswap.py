@@ -40,9 +40,9 @@ echo "$version" > $root/sys/module/$1/version
 class _Live(Host):
     """A running system in a directory; programs are run outside, from its ``bin``."""
 
-    is_running_system = True  # type: ignore[assignment]
+    is_running_system = True
 
-    def run(self, argv, **options):  # type: ignore[no-untyped-def,override]
+    def run(self, argv, **options):  # type: ignore[no-untyped-def]
         outside = Host("/")
         outside.env = {"PATH": f"{self.root}/bin:/usr/bin:/bin"}
         return outside.run(argv, **options)
