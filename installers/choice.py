@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any, Optional
 
 from installers import build, debian, gpudecide, gpus, kernels, upstream
 from installers.config import Config
@@ -25,11 +25,6 @@ class Choice:
     def nothing(self) -> bool:
         """Whether no driver is wanted at all (gpu-driver-provider=NONE)."""
         return self._asked.source == "none"
-
-    @property
-    def driver(self) -> Optional[str]:
-        """The version that was asked for; None when the source decides."""
-        return self._asked.driver
 
     @property
     def words(self) -> str:
@@ -91,6 +86,12 @@ class Choice:
         if found is not None:
             return {"source": found.kind, "pin": found.sha256, "flavour": found.flavour}
         return {"driver": self._asked.driver} if self._asked.driver else {}
+
+    def fits(self, host: Host, record: Mapping[str, Any]) -> bool:
+        """Whether what an installation noted is what is wanted now."""
+        if self._upstream(host) is not None:
+            return bool(record.get("wishes") == self.wishes(host))
+        return self._asked.driver in (None, record.get("driver"))
 
     def source(self, host: Host) -> debian.Package:
         """The driver's source; NodeError when it does not go with the GPUs or the CUDA here."""

@@ -139,7 +139,7 @@ class Driver(Installer):
         record = kernels.record(host, kernel)
         fingerprint = self._signing.fingerprint(host, record) or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
-        fits = fits and self._choice.driver in (None, record.get("driver"))
+        fits = fits and self._choice.fits(host, record)
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
@@ -252,6 +252,7 @@ class Driver(Installer):
             "driver": provenance["driver"],
             "certificate": provenance["certificate"],
             "key": self._signing.identity,
+            "wishes": self._choice.wishes(host),
             "modules": {name: _recorded(data, modules[name]) for name, data in ready.items()},
             "provenance": provenance,
         }

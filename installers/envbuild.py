@@ -48,7 +48,10 @@ def long_prefix(root: str) -> str:
 
 
 def build(host: Host, lock: Lock, root: str, config: Config, log: Log, *, offline: bool) -> Built:
-    """(archives and manifest, what to note). Raises NodeError when the node cannot build."""
+    """(archives and manifest, what to note). Raises NodeError when the node cannot build.
+
+    The archives lie below ``root`` until ``clear``: they are too large for the memory.
+    """
     where = f"environment {lock.name}"
     remedy = "fill the cache where there is a network: airlock env build, then airlock cache warm"
     if offline:
@@ -62,23 +65,27 @@ def build(host: Host, lock: Lock, root: str, config: Config, log: Log, *, offlin
             where=where,
             remedy=remedy,
         )
-    prefix, work = long_prefix(root), f"{root}/.pack-{lock.name}"
-    explicit = f"{work}/explicit.txt"
-    for path in (prefix, work):
-        shutil.rmtree(host.path(path), ignore_errors=True)
-    try:
-        host.write(explicit, lock.explicit)
-        with log.step("build-environment", tool=tool, packages=len(lock.packages)):
-            _create(host, tool, prefix, explicit, config)
-        with log.step("pack-environment", name=lock.name):
-            out = host.path(f"{work}/out")
-            made = envpack.pack(host.path(prefix), out)
-            files = [*made.shards, envpack.MANIFEST]
-            packed = {name: (out / name).read_bytes() for name in files}
-    finally:
-        for path in (prefix, work):
-            shutil.rmtree(host.path(path), ignore_errors=True)
+    prefix, work = long_prefix(root), _work(root, lock.name)
+    clear(host, root, lock.name)
+    host.write(f"{work}/explicit.txt", lock.explicit)
+    with log.step("build-environment", tool=tool, packages=len(lock.packages)):
+        _create(host, tool, prefix, f"{work}/explicit.txt", config)
+    with log.step("pack-environment", name=lock.name):
+        out = host.path(f"{work}/out")
+        made = envpack.pack(host.path(prefix), out)
+    shutil.rmtree(host.path(prefix), ignore_errors=True)
+    packed = {name: out / name for name in [*made.shards, envpack.MANIFEST]}
     return packed, {"tool": tool, "packages": len(lock.packages)}
+
+
+def clear(host: Host, root: str, name: str) -> None:
+    """Remove what a build of ours, also a killed one, left below ``root``."""
+    for path in (long_prefix(root), _work(root, name)):
+        shutil.rmtree(host.path(path), ignore_errors=True)
+
+
+def _work(root: str, name: str) -> str:
+    return f"{root}/.pack-{name}"
 
 
 def _create(host: Host, tool: str, prefix: str, explicit: str, config: Config) -> None:

@@ -161,16 +161,18 @@ class Environments(Installer):
         if fits and host.exists(prefix) and self._repair(host, name, record, lock, cache, log):
             self._register(host, name, lock)
             return
-        with log.step("environment", name=name, lock=lock.digest):
-            entry = cache.obtain(
-                envfiles.KIND,
-                lock.inputs,
-                lambda: envbuild.build(
-                    host, lock, self._root, self.config, log, offline=self._cache.offline
-                ),
-            )
-            log("environment-cache", name=name, key=entry.key, result=entry.hit or "built")
-            self._restore(host, name, lock, entry, prefix)
+
+        def build_it() -> envbuild.Built:
+            offline = self._cache.offline
+            return envbuild.build(host, lock, self._root, self.config, log, offline=offline)
+
+        try:
+            with log.step("environment", name=name, lock=lock.digest):
+                entry = cache.obtain(envfiles.KIND, lock.inputs, build_it)
+                log("environment-cache", name=name, key=entry.key, result=entry.hit or "built")
+                self._restore(host, name, lock, entry, prefix)
+        finally:
+            envbuild.clear(host, self._root, lock.name)
         self._register(host, name, lock)
 
     def _restore(self, host: Host, name: str, lock: Lock, entry: Entry, prefix: str) -> None:

@@ -9,8 +9,10 @@ mark stays until that has worked, and the failed unit names what is wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from installers import kernels, units
@@ -44,9 +46,7 @@ After=network-online.target {units.PROXY}
 [Service]
 Type=oneshot
 TimeoutStartSec=4h
-ExecStart=/usr/bin/systemd-inhibit --what=shutdown --who=airlock --mode=block \\
-    "--why=the new kernel has no GPU modules yet" \\
-    /usr/bin/python3 {NODE_FILE} new-kernel
+ExecStart=/usr/bin/python3 {NODE_FILE} new-kernel
 """
 _PATH_TEXT = f"""\
 # Written by airlock.
@@ -93,21 +93,45 @@ def main(argv: Sequence[str]) -> int:
 
     A mark whose kernel is gone, or whose modules are there, is removed.
     """
-    from installers import cli
-
     parser = argparse.ArgumentParser(prog="new-kernel", description=__doc__.split("\n")[0])
     parser.add_argument("--root", default="/", metavar="DIR")
     parser.add_argument("--metadata", default=METADATA_SERVER, metavar="FILE.json|URL")
     args = parser.parse_args(argv)
-    host, worst = Host(args.root), int(Exit.PASS)
+    with _shutdown_waits():
+        return _provide(Host(args.root), args.metadata)
+
+
+@contextlib.contextmanager
+def _shutdown_waits() -> Iterator[None]:
+    """Hold back an orderly shutdown, where there is somebody to ask for it (systemd-logind)."""
+    words = ["systemd-inhibit", "--what=shutdown", "--who=airlock", "--mode=block"]
+    words += ["--why=the new kernel has no GPU modules yet", "cat"]
+    try:
+        holder = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        holder.communicate()
+
+
+def _provide(host: Host, source: str) -> int:
+    """Modules for every marked kernel; the worst exit code."""
+    from installers import cli
+
+    worst = int(Exit.PASS)
     for mark in host.glob(MARKS, "*"):
         kernel = mark.rpartition("/")[2]
         if not host.exists(f"/lib/modules/{kernel}"):
             host.remove(mark)
             continue
         _wait_for_packages(host)
-        words = ["apply", "--only", "driver", "--kernel", kernel, "--root", args.root]
-        code = cli.main([*words, "--metadata", args.metadata])
+        words = ["apply", "--only", "driver", "--kernel", kernel, "--root", str(host.root)]
+        code = cli.main([*words, "--metadata", source])
         if code == Exit.PASS and kernels.record(host, kernel):
             host.remove(mark)
         else:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from fixtures.channel import Channel, small
 from fixtures.pki import make_ca, make_leaf
 from harness import cli
 from harness.envs import solve
-from harness.envs.build import build
+from harness.envs.build import build, install
 from harness.errors import InfraError, UsageError
-from installers import envfiles, environments
+from installers import envbuild, envfiles, environments
 from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
 from installers.config import Config
@@ -227,6 +228,33 @@ def test_what_a_node_cannot_have(tmp_path: Path, lock: Lock, store: Path) -> Non
     assert _apply(tmp_path, lock, _config(tmp_path, store, **root))[1] == ["environments.prefix"]
     with pytest.raises(ConfigError, match="short lower-case word"):
         Environments(Config(raw={"airlock-environments": "../etc"}))
+
+
+def test_built_here_and_nothing_is_left_over(
+    tmp_path: Path, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mamba is a double that installs by py-rattler: what it leaves is a real environment."""
+
+    def create(host: Host, tool: str, prefix: str, explicit: str, config: Config) -> None:
+        assert Path(explicit).read_text() == lock.explicit
+        assert (tool, config.proxy.http) == ("mamba", None)
+        install(lock, host.path(prefix), tmp_path / "packages")
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.setattr(envbuild, "program", lambda _: "mamba")
+    monkeypatch.setattr(envbuild, "_create", create)
+    config = _config(tmp_path, empty, **{"airlock-offline": "false"})
+    code, said, journal = _apply(tmp_path, lock, config)
+    assert (code, said) == (0, [])
+    assert '"result": "built"' in journal
+    assert [path.name for path in (tmp_path / "envs").iterdir()] == ["small"]
+    # The next node finds it in the store.
+    shutil.rmtree(tmp_path / "envs")
+    shutil.rmtree(tmp_path / "records")
+    code, said, journal = _apply(tmp_path, lock, _config(tmp_path, empty))
+    assert (code, said) == (0, [])
+    assert '"result": "built"' not in journal
 
 
 def test_no_longer_wanted(tmp_path: Path, lock: Lock, store: Path) -> None:

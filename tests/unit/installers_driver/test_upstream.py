@@ -16,6 +16,7 @@ import pytest
 from fixtures.pki import Authority
 from fixtures.signer import SignerServer
 from installers import build, upstream
+from installers.choice import Choice
 from installers.config import Config
 from installers.driver import Driver
 from installers.errors import NodeError, UnreachableError
@@ -170,3 +171,25 @@ def test_the_installer_refuses_what_cannot_be(tmp_path: Path) -> None:
         assert codes(gpu_driver_provider="NONE", cuda_version="13.0") == []
         contract = Driver(Config(signer=str(server.path))).contract(host)
         assert any("10de:1db1 is volta" in note for note in contract.notes)
+
+
+def test_another_pin_or_flavour_is_a_change(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.write("/etc/os-release", 'ID=debian\nVERSION_ID="12"\n')
+
+    def choice(**attributes: str) -> Choice:
+        raw = {"gpu-driver-version": "550.142", upstream.PIN: "ab" * 32}
+        raw |= {key.replace("_", "-"): value for key, value in attributes.items()}
+        return Choice(Config(raw=raw))
+
+    runfile = choice(airlock_driver_source="runfile")
+    record = {"driver": "550.142", "wishes": runfile.wishes(host)}
+    assert runfile.fits(host, record)
+    for other in (
+        choice(airlock_driver_source="open-source"),
+        choice(airlock_driver_source="runfile", airlock_driver_flavour="proprietary"),
+        choice(airlock_driver_source="runfile", airlock_driver_sha256="cd" * 32),
+        choice(airlock_driver_source="distribution", gpu_driver_version="535.261.03"),
+    ):
+        assert not other.fits(host, record)
+    assert choice(airlock_driver_source="distribution").fits(host, {"driver": "550.142"})
