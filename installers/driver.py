@@ -140,6 +140,8 @@ class Driver(Installer):
         fingerprint = self._signing.fingerprint(host, record) or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
         fits = fits and self._choice.fits(host, record)
+        # Unsigned modules that were right without Secure Boot are not with it.
+        fits = fits and not (fingerprint == signed.UNSIGNED and self._needs_signatures)
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
@@ -154,6 +156,10 @@ class Driver(Installer):
         for name, facts in modules.items():
             state[f"module {name}"] = facts.get("sha256", f"signed, for {kernel}")
         return state
+
+    @property
+    def _needs_signatures(self) -> bool:
+        return self.config.secure_boot == "required"
 
     def _changes(self, host: Host) -> list[Change]:
         return diff(self.inspect(host), self.desired(host))
@@ -315,6 +321,7 @@ class Driver(Installer):
         again = "apply again"
         der = host.read_bytes(CERTIFICATE)
         unsigned = kernels.record(host, kernel).get("certificate") == signed.UNSIGNED
+        unsigned = unsigned and not self._needs_signatures
         if kernel is None or (der is None and not unsigned):
             return [Problem("no driver is installed for the kernel that will boot", again)]
         try:

@@ -108,6 +108,8 @@ class Signing:
     @property
     def notes(self) -> list[str]:
         """What a reader of the plan must know of the way."""
+        if self.way == "external" and self._config.node_key:
+            return ["private_secret_name is not used: airlock-signer signs, and keeps the key"]
         if self.way == "on-node":
             return [
                 "the private key enters this node's memory: the weaker choice; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,27 @@ def build(lock: Lock, cache: Cache, work: Path) -> tuple[Entry, bool]:
     if found is not None:
         return found, False
     work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix="e") as folder:
-        prefix = Path(envbuild.long_prefix(folder))
-        try:
-            install(lock, prefix, Path(folder, "packages"))
-            made = envpack.pack(prefix, Path(folder, "out"))
-        finally:
-            shutil.rmtree(prefix, ignore_errors=True)
-        names = [*made.shards, envpack.MANIFEST]
-        files = {name: Path(folder, "out", name) for name in names}
+    folder = Path(tempfile.mkdtemp(dir=work, prefix="e"))
+    try:
+        prefix = Path(envbuild.long_prefix(str(folder)))
+        install(lock, prefix, folder / "packages")
+        made = envpack.pack(prefix, folder / "out")
+        files = {name: folder / "out" / name for name in [*made.shards, envpack.MANIFEST]}
         details = {"name": lock.name, "packages": len(lock.packages), "files": len(made.files)}
         cache.put(envfiles.KIND, lock.inputs, files, details)
+    finally:
+        _clear(folder)
     entry = cache.get(envfiles.KIND, lock.inputs)
     if entry is None:
         raise InfraError("the environment was built, and the store did not take it")
     return entry, True
+
+
+def _clear(folder: Path, patience: float = 10.0) -> None:
+    """Remove a directory; rattler's threads may go on writing for a moment after a failure."""
+    deadline = time.monotonic() + patience
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)

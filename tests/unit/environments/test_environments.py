@@ -322,6 +322,7 @@ def test_a_package_that_is_not_the_locked_one(tmp_path: Path, lock: Lock) -> Non
     cache = Cache([FileStore(tmp_path)], FileStore(tmp_path))
     with pytest.raises(InfraError, match="was not built"):
         build(tampered, cache, tmp_path / "work")
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_authentication(
