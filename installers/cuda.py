@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002 - the base class names arguments that only some installers use
-"""CUDA as asked for: toolkit, cuDNN and NCCL in exact versions, fabric manager, container toolkit.
+"""What is not kernel: CUDA, cuDNN, NCCL, the driver's user space, fabric manager, containers.
 
-From NVIDIA's repositories by apt (the ``keyrings`` installer brings them). Nothing is done where
+From apt's repositories (the ``keyrings`` installer brings NVIDIA's). Nothing is done where
 nothing was asked. A version that is not offered is refused; no other one is taken for it.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Optional
 
-from installers import aptpackages, debian, gpudecide, gpus, retired
+from installers import aptpackages, debian, gpudecide, gpus, kernels, retired
 from installers.aptpackages import Wish
 from installers.choice import Choice
 from installers.config import Config
@@ -21,6 +21,10 @@ from installers.host import Host
 from installers.journal import Log
 
 MEMORY = "cuda-packages"
+USER_SPACE = "airlock-driver-user-space"
+#: Debian's, which bring the libraries that they need.
+_USER_SPACE_PACKAGES = ("nvidia-smi", "libcuda1")
+_OF_THE_MODULES = "that of the kernel modules"
 RUNTIMES = ("docker", "containerd", "crio")
 #: What nvidia-ctk writes, read back by us: the file, and the words that must be in it.
 _CONFIGURED = {
@@ -34,6 +38,7 @@ _SIZES = {
     "toolkit": (3500 << 20, 8000 << 20),
     "cudnn": (800 << 20, 1800 << 20),
     "nccl": (300 << 20, 500 << 20),
+    "user-space": (120 << 20, 400 << 20),
     "fabricmanager": (10 << 20, 40 << 20),
     "container": (20 << 20, 60 << 20),
 }
@@ -54,6 +59,11 @@ class Cuda(Installer):
             raw.pop(key)
         self._asked = gpudecide.read(raw)
         self._choice = Choice(config, raw)
+        provider = (raw.get("gpu-driver-provider") or "").strip().lower()
+        asked = (raw.get(USER_SPACE) or "").strip().lower() or str(provider == "os").lower()
+        if asked not in ("true", "false"):
+            raise ConfigError("is neither true nor false", where=USER_SPACE)
+        self._user_space = asked == "true"
         self._runtime = (raw.get("container-runtime") or "").strip().lower()
         if self._runtime and self._runtime not in RUNTIMES:
             raise ConfigError(
@@ -82,11 +92,19 @@ class Cuda(Installer):
                 names = ("libnccl2", "libnccl-dev")
                 variant = f"cuda{minor}"
                 found["nccl"] = [Wish(n, made.nccl, variant, "nccl-version") for n in names]
+        if self._user_space and made.source == "distribution":
+            version = self._modules_version(host) or _OF_THE_MODULES
+            found["user-space"] = [Wish(n, version, key=USER_SPACE) for n in _USER_SPACE_PACKAGES]
         if made.driver and gpus.switches(host) and not self.config.image_build:
             # The fabric manager must be of the driver's very version, or it refuses to start.
             package = f"nvidia-fabricmanager-{made.branch}"
             found["fabricmanager"] = [Wish(package, made.driver, key="gpu-driver-version")]
         return found
+
+    def _modules_version(self, host: Host) -> Optional[str]:
+        """The driver whose kernel modules are installed; the user space must be of that version."""
+        found = kernels.record(host, kernels.boot_kernel(host, self.config)).get("driver")
+        return found if isinstance(found, str) else None
 
     def refuse(self, host: Host) -> list[Refusal]:
         """Impossible pairs, licences nobody accepted, systems without apt, too little memory."""
@@ -149,6 +167,12 @@ class Cuda(Installer):
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Packages first, then the runtime. Safe to be killed anywhere."""
         wanted = self._packages(host)
+        if any(wish.version == _OF_THE_MODULES for wish in wanted):
+            raise NodeError(
+                "no kernel modules are installed, and the user space must be of their version",
+                where=USER_SPACE,
+                remedy="apply the installer driver first",
+            )
         keep = {wish.name for wish in wanted}
         aptpackages.release(host, MEMORY, keep)
         if wanted or self._runtime:

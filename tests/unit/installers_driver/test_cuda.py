@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from installers import aptpackages, cuda
+from installers import aptpackages, cuda, kernels
 from installers.config import Config
 from installers.cuda import Cuda
 from installers.engine import Engine, diff
@@ -26,16 +27,19 @@ PACKAGES = (
     *(("libcudnn9-cuda-12", "9.1.0.70-1"), ("libcudnn9-cuda-12", "9.6.0.74-1")),
     *(("libnccl2", "2.23.4-1+cuda12.4"), ("libnccl2", "2.23.4-1+cuda12.6")),
     *(("libnccl-dev", "2.23.4-1+cuda12.4"), ("libnccl-dev", "2.23.4-1+cuda12.6")),
+    *(("nvidia-smi", "535.261.03-1~deb12u1"), ("libcuda1", "535.261.03-1~deb12u1")),
+    *(("nvidia-smi", "550.142-1"), ("libcuda1", "550.142-1")),
 )
 ASKED = {"cuda-version": "12.4", "airlock-accept-licences": "cuda cudnn"}
 
 
-def _package(folder: Path, name: str, version: str) -> str:
+def _package(folder: Path, name: str, version: str, *, depends: str = "") -> str:
     """Build a package with the real dpkg-deb; its paragraph for the index."""
     tree = folder / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     control = f"Package: {name}\nVersion: {version}\nArchitecture: all\n"
     control += "Maintainer: Nobody <nobody@example.invalid>\nDescription: a double\n"
+    control += f"Depends: {depends}\n" if depends else ""
     (tree / "DEBIAN/control").write_text(control)
     if name.startswith("cuda-toolkit"):
         nvcc = tree / "usr/local/cuda-12.4/bin/nvcc"
@@ -80,6 +84,11 @@ class _Root(Host):
 
 @pytest.fixture
 def host(tmp_path: Path, repository: Path) -> Host:
+    return private_root(tmp_path, repository)
+
+
+def private_root(tmp_path: Path, repository: Path) -> Host:
+    """A Debian 12 below ``tmp_path`` as far as apt and dpkg are concerned."""
     root = tmp_path / "root"
     for name in (
         *("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/trusted.gpg.d"),
@@ -214,3 +223,21 @@ def test_the_fabric_manager_is_of_the_drivers_version(host: Host) -> None:
     host.write("/sys/bus/pci/devices/0000:00:05.0/class", "0x068000\n")
     one = Cuda(Config(raw={"gpu-driver-version": "550.142"}))
     assert one.desired(host) == {"package nvidia-fabricmanager-550": "550.142"}
+
+
+def test_the_user_space_is_of_the_modules_version(host: Host) -> None:
+    """Whatever is newest in the archive: another version cannot talk to the modules."""
+    asked = {"gpu-driver-provider": "OS"}
+    code, said = _apply(host, **asked)
+    assert code == 1
+    assert "no kernel modules are installed" in said[0]
+    kernel = "6.1.0-56-cloud-amd64"
+    host.write(f"/lib/modules/{kernel}/modules.builtin", "")
+    record = json.dumps({"schema": 1, "driver": "535.261.03"})
+    host.write(f"{kernels.module_directory(kernel)}/airlock-modules.json", record)
+    assert _apply(host, **asked) == (0, [])
+    version = "535.261.03-1~deb12u1"
+    assert _state(host) == {"nvidia-smi": version, "libcuda1": version}
+    assert aptpackages.held(host) == {"nvidia-smi", "libcuda1"}
+    with pytest.raises(ConfigError, match="airlock-driver-user-space"):
+        Cuda(Config(raw={"airlock-driver-user-space": "perhaps"}))
