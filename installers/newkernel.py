@@ -36,7 +36,7 @@ mkdir -p {MARKS}
 : > "{MARKS}/$kernel"
 """
 SERVICE, PATH = "airlock-new-kernel.service", "airlock-new-kernel.path"
-_SERVICE_TEXT = f"""\
+SERVICE_TEXT = f"""\
 # Written by airlock.
 [Unit]
 Description=Build, sign and install GPU modules for a new kernel
@@ -48,7 +48,7 @@ Type=oneshot
 TimeoutStartSec=4h
 ExecStart=/usr/bin/python3 {NODE_FILE} new-kernel
 """
-_PATH_TEXT = f"""\
+PATH_TEXT = f"""\
 # Written by airlock.
 [Unit]
 Description=Notice a kernel that has no GPU modules yet
@@ -65,8 +65,8 @@ _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/rpm/.rpm.lock")
 def inspect(host: Host) -> str:
     """``ours``, ``differs`` or ``absent``."""
     hooks = [host.read(path) for path in HOOKS]
-    found = [*hooks, host.read(units.unit_path(SERVICE)), units.inspect(host, PATH, _PATH_TEXT)]
-    if found == [_HOOK_TEXT, _HOOK_TEXT, _SERVICE_TEXT, "enabled"]:
+    found = [*hooks, host.read(units.unit_path(SERVICE)), units.inspect(host, PATH, PATH_TEXT)]
+    if found == [_HOOK_TEXT, _HOOK_TEXT, SERVICE_TEXT, "enabled"]:
         return "ours"
     return "absent" if found == [None, None, None, "absent"] else "differs"
 
@@ -75,8 +75,8 @@ def install(host: Host) -> None:
     """Hooks and units."""
     for path in HOOKS:
         host.write(path, _HOOK_TEXT, mode=0o755)
-    host.write(units.unit_path(SERVICE), _SERVICE_TEXT)
-    units.install(host, PATH, _PATH_TEXT)
+    host.write(units.unit_path(SERVICE), SERVICE_TEXT)
+    units.install(host, PATH, PATH_TEXT)
 
 
 def remove(host: Host) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +15,16 @@ from fixtures.pki import Identity, make_ca, make_leaf, make_signer
 from fixtures.secrets import Secrets
 from fixtures.signer import SignerServer
 from harness import cli
-from harness.commands.keys import _tls
+from harness.commands.keys import _serve, _tls
 from harness.errors import InfraError, UsageError
-from harness.signers.base import OneKey
+from harness.signers.base import OneKey, checked
+from harness.signers.file import FileKey
 from harness.signers.pkcs11 import parse_uri
 from harness.signers.secret_manager import ENDPOINT
 from harness.signers.spec import open_key
 from installers import audit, modsig
 from installers.asn1 import read_certificate
+from installers.signing import Signer, SigningError
 from tests.unit.installers_driver import material
 
 BODY = material.module({"name": "nvidia", "vermagic": "6.1.0 SMP "})
@@ -190,3 +195,45 @@ def test_serve_says_what_is_missing(capsys: pytest.CaptureFixture[str], key_file
     ):
         assert cli.main([*words, *more]) in (2, 3)
         assert says in capsys.readouterr().err
+
+
+def test_the_command_serves_a_socket(
+    tmp_path: Path, key_file: Path, ours: Identity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = argparse.Namespace(
+        key=f"file:{key_file}", fingerprint=ours.sha256, socket=tmp_path / "s", listen=""
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=_serve, args=(arguments, stop))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "s").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with Signer(str(tmp_path / "s")) as signer:
+            assert signer.certificate().sha256 == ours.sha256
+            cms, _ = signer.sign("nvidia.ko", BODY)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert modsig.examine(modsig.attach(BODY, cms), [read_certificate(ours.der)]).digest_ok
+    assert not (tmp_path / "s").exists()
+    assert f"signing with {ours.sha256}" in capsys.readouterr().out
+
+
+def test_what_the_place_of_a_key_refuses_reaches_the_client(
+    tmp_path: Path, ours: Identity, key_file: Path
+) -> None:
+    """A token that was pulled out: the client reads why, and the connection goes on."""
+
+    class Pulled(FileKey):
+        def raw(self, data: bytes) -> bytes:
+            if data == BODY:
+                raise InfraError("the token is gone")
+            return super().raw(data)
+
+    key = checked(Pulled(key_file))
+    with SignerServer(OneKey(key), tmp_path / "s") as server, Signer(str(server.path)) as signer:
+        with pytest.raises(SigningError, match="the token is gone"):
+            signer.sign("nvidia.ko", BODY)
+        assert signer.certificate().sha256 == ours.sha256
