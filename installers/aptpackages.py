@@ -6,8 +6,9 @@ a hold that an administrator set stays, and a package that was there before stay
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -33,6 +34,25 @@ class Wish:
         """Whether a package's version is the one that is meant: ``2.23.4-1+cuda12.6``."""
         own, dash, revision = re.sub(r"^\d+:", "", version).rpartition("-")
         return (own if dash else revision) == self.version and self.variant in revision
+
+
+@contextlib.contextmanager
+def fresh(host: Host, log: Log) -> Iterator[None]:
+    """apt's lists as they are now, and gone again where an image had none."""
+    with debian.apt_lists(host):
+        with log.step("apt-update"):
+            host.apt("update", timeout=1800)
+        yield
+
+
+def hosts(host: Host) -> list[str]:
+    """Names that apt contacts."""
+    return debian.apt_hosts(host)
+
+
+def plain(host: Host, name: str) -> None:
+    """A package in whatever version the repositories have."""
+    host.apt("install", "--no-install-recommends", "--no-remove", name)
 
 
 def versions(host: Host, wishes: Sequence[Wish]) -> dict[str, str]:

@@ -1,16 +1,18 @@
 # ruff: noqa: ARG002 - the base class names arguments that only some installers use
 """What is not kernel: CUDA, cuDNN, NCCL, the driver's user space, fabric manager, containers.
 
-From apt's repositories (the ``keyrings`` installer brings NVIDIA's). Nothing is done where
+From apt's or dnf's repositories (the ``keyrings`` installer brings NVIDIA's). Nothing is done where
 nothing was asked. A version that is not offered is refused; no other one is taken for it.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Optional, Protocol
 
-from installers import aptpackages, debian, gpudecide, gpus, kernels, retired
+from installers import aptpackages, dnfpackages, gpudecide, gpus, kernels, retired
 from installers.aptpackages import Wish
 from installers.choice import Choice
 from installers.config import Config
@@ -24,6 +26,7 @@ MEMORY = "cuda-packages"
 USER_SPACE = "airlock-driver-user-space"
 #: Debian's, which bring the libraries that they need.
 _USER_SPACE_PACKAGES = ("nvidia-smi", "libcuda1")
+_NCCL = {"apt": ("libnccl2", "libnccl-dev"), "dnf": ("libnccl", "libnccl-devel")}
 _OF_THE_MODULES = "that of the kernel modules"
 RUNTIMES = ("docker", "containerd", "crio")
 #: What nvidia-ctk writes, read back by us: the file, and the words that must be in it.
@@ -44,6 +47,19 @@ _SIZES = {
 }
 # The toolkit's own installer and ptxas were seen to end below this.
 _MEMORY = 1 << 30
+
+
+class Manager(Protocol):
+    """What ``aptpackages`` and ``dnfpackages`` both are."""
+
+    def fresh(self, host: Host, log: Log) -> AbstractContextManager[None]: ...
+    def hosts(self, host: Host) -> list[str]: ...
+    def versions(self, host: Host, wishes: Sequence[Wish]) -> dict[str, str]: ...
+    def ours(self, host: Host, memory: str) -> list[str]: ...
+    def held(self, host: Host) -> set[str]: ...
+    def plain(self, host: Host, name: str) -> None: ...
+    def install(self, host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None: ...
+    def release(self, host: Host, memory: str, keep: Optional[set[str]] = None) -> list[str]: ...
 
 
 class Cuda(Installer):
@@ -89,7 +105,7 @@ class Cuda(Installer):
                 variant = "" if nine else f"cuda{minor}"
                 found["cudnn"] = [Wish(package, made.cudnn, variant, "cudnn-version")]
             if made.nccl and "nccl-version" not in self._without:
-                names = ("libnccl2", "libnccl-dev")
+                names = _NCCL["dnf" if _manager(host) is dnfpackages else "apt"]
                 variant = f"cuda{minor}"
                 found["nccl"] = [Wish(n, made.nccl, variant, "nccl-version") for n in names]
         if self._user_space and made.source == "distribution":
@@ -112,12 +128,14 @@ class Cuda(Installer):
         if self._asked.cuda is None and not self._runtime and not wishes:
             return []
         system = host.os_release()
-        if host.find_program("apt-get") is None and (wishes or self._runtime):
+        if host.find_program("apt-get") is None and host.find_program("dnf") is None:
             name = system.get("PRETTY_NAME") or system.get("ID") or "this system"
-            reason = f"CUDA comes by apt, and {name} has none"
-            return [
-                Refusal("cuda.system", reason, "use Debian or Ubuntu, or leave cuda-version out")
-            ]
+            reason = f"CUDA comes by apt or dnf, and {name} has neither"
+            remedy = "use Debian, Ubuntu or a system of the RHEL family, or leave cuda-version out"
+            return [Refusal("cuda.system", reason, remedy)]
+        if "user-space" in wishes and _manager(host) is dnfpackages:
+            reason = "only Debian's own packages are known for the driver's user space"
+            return [Refusal("cuda.user-space", reason, f"leave {USER_SPACE} out")]
         made = self._decision(host)
         found = list(made.refusals)
         if self._asked.cuda is not None:
@@ -137,9 +155,9 @@ class Cuda(Installer):
         wanted = self._packages(host)
         state: dict[str, Any] = {
             f"package {name}": version
-            for name, version in aptpackages.versions(host, wanted).items()
+            for name, version in _manager(host).versions(host, wanted).items()
         }
-        for name in aptpackages.ours(host, MEMORY):
+        for name in _manager(host).ours(host, MEMORY):
             if name not in {wish.name for wish in wanted}:
                 state[f"package {name}"] = "ours, and no longer wanted"
         if self._runtime and _configured(host, self._runtime):
@@ -162,7 +180,7 @@ class Cuda(Installer):
         fetched = sum(_SIZES[part][0] for part in parts)
         disk = {"/usr": sum(_SIZES[part][1] for part in parts), "/var/cache/apt": fetched}
         notes = [f"decided: {text}" for text in self._decision(host).reasons] + retired_notes
-        return Contract(debian.apt_hosts(host), fetched, disk, [], notes)
+        return Contract(_manager(host).hosts(host), fetched, disk, [], notes)
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Packages first, then the runtime. Safe to be killed anywhere."""
@@ -174,16 +192,15 @@ class Cuda(Installer):
                 remedy="apply the installer driver first",
             )
         keep = {wish.name for wish in wanted}
-        aptpackages.release(host, MEMORY, keep)
+        manager = _manager(host)
+        manager.release(host, MEMORY, keep)
         if wanted or self._runtime:
-            with debian.apt_lists(host):
-                with log.step("apt-update"):
-                    host.apt("update", timeout=1800)
+            with manager.fresh(host, log):
                 if wanted:
-                    aptpackages.install(host, wanted, MEMORY, log)
+                    manager.install(host, wanted, MEMORY, log)
                 if self._runtime and host.find_program("nvidia-ctk") is None:
                     with log.step("container-toolkit"):
-                        host.apt("install", "--no-install-recommends", "--no-remove", _TOOLKIT)
+                        manager.plain(host, _TOOLKIT)
         if self._runtime:
             with log.step("container-runtime", runtime=self._runtime):
                 configure = ["nvidia-ctk", "runtime", "configure", f"--runtime={self._runtime}"]
@@ -196,7 +213,7 @@ class Cuda(Installer):
         problems = []
         wanted = self._packages(host)
         if wanted:
-            loose = {wish.name for wish in wanted} - aptpackages.held(host)
+            loose = {wish.name for wish in wanted} - _manager(host).held(host)
             if loose:
                 problems.append(Problem(f"{', '.join(sorted(loose))}: not held", "apply again"))
         made = self._decision(host)
@@ -210,7 +227,7 @@ class Cuda(Installer):
 
     def remove(self, host: Host) -> None:
         """Release the holds and purge what this installer added."""
-        aptpackages.release(host, MEMORY)
+        _manager(host).release(host, MEMORY)
 
     def provenance(self, host: Host) -> dict[str, Any]:
         """The decision, for reports."""
@@ -218,6 +235,12 @@ class Cuda(Installer):
         if self._asked.cuda is None:
             return {}
         return {"cuda": made.cuda, "cudnn": made.cudnn, "nccl": made.nccl, "why": made.reasons}
+
+
+def _manager(host: Host) -> Manager:
+    """Whatever this system installs packages with."""
+    by_dnf = host.find_program("apt-get") is None and host.find_program("dnf") is not None
+    return dnfpackages if by_dnf else aptpackages
 
 
 def _is_none(raw: dict[str, str], key: str) -> bool:
