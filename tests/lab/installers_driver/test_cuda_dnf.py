@@ -103,7 +103,7 @@ class _Root(Host):
         self._outside = Host("/")
         self._outside.env = environment
 
-    def run(self, argv: Sequence[str], **options: Any) -> Result:  # type: ignore[override]
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
         words = list(argv)
         if words[0] == "dnf":
             own = [f"--installroot={self.root}", "--releasever=9", "--forcearch=x86_64"]
