@@ -23,6 +23,8 @@ VERBS = {
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
+    "keys": "module signing keys: create, rotate, revoke, serve, sign",
+    "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",

@@ -4,23 +4,32 @@ What the kernel would tell only on the first boot, for files at rest: exactly on
 exactly one of the given certificates, over exactly these bytes. A build that printed "signed" and
 then ran ``strip`` has lost the signature without any program complaining; the record that the
 driver installer leaves beside its modules tells this apart from a module that never was signed.
+
+In an installed system's ``lib/modules`` the distribution's own modules are signed by its own key:
+they are compared with the package database and counted apart. NVIDIA's modules and those that no
+package owns are judged strictly, as everything in any other directory is.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
+import multiprocessing
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
-from installers import asn1, elf, modsig
+from installers import asn1, elf, modsig, owned
 from installers.asn1 import Certificate, DERError
 from installers.exits import Exit
 from installers.modsig import SignatureError
+from installers.owned import Owned
 
 RECORD = "airlock-modules.json"  # {"modules": {"nvidia.ko": {"body_sha256": hex}}}
 
@@ -31,7 +40,15 @@ _REMEDY = {
     "foreign-signed": "sign with the certificate that the nodes trust",
     "tampered": "build and sign it anew: its bytes are not those that were signed",
     "unreadable": "look at the file: it cannot be judged",
+    "changed": "reinstall its package: the file is not the one that the package brought",
 }
+# As Debian, Ubuntu and NVIDIA name them; nvidiafb and nvidia-wmi-ec-backlight are the kernel's own.
+_NVIDIA = re.compile(
+    r"nvidia([-_](current|tesla|\d+|uvm|modeset|drm|peermem|fs|vgpu|vfio))*\.ko(\.\w+)?"
+)
+# Below this many modules another process costs more than it saves.
+_ALONE = 256
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -50,11 +67,49 @@ class Finding:
 
 def find_modules(directory: Path) -> list[Path]:
     """Every kernel module below a directory, compressed or not, sorted; links are not followed."""
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.name.endswith(modsig.SUFFIXES) and path.is_file() and not path.is_symlink()
-    )
+    found = []
+    for folder, _, names in os.walk(directory):
+        paths = [Path(folder, name) for name in names if name.endswith(modsig.SUFFIXES)]
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return sorted(found)
+
+
+def is_nvidia(path: Path) -> bool:
+    """Whether this is one of the GPU driver's modules, whoever packaged it."""
+    return _NVIDIA.fullmatch(path.name) is not None
+
+
+def audit_distribution(path: Path, system: Owned) -> list[Finding]:
+    """Whether a package's module is still what the package brought."""
+    try:
+        same = system.unchanged(path)
+    except OSError as wrong:
+        return [Finding(str(path), "unreadable", str(wrong))]
+    if same is None:
+        return [Finding(str(path), "unreadable", "its package states no hash for it")]
+    return [] if same else [Finding(str(path), "changed", "its package has another hash for it")]
+
+
+def _audit_one(
+    path: Path, certificates: Sequence[Certificate], system: Optional[Owned]
+) -> tuple[str, list[Finding]]:
+    """(class, findings): the class is ``strict`` or ``distribution``."""
+    if system is not None and not is_nvidia(path) and system.owns(path):
+        return "distribution", audit_distribution(path, system)
+    return "strict", audit_module(path, certificates)
+
+
+def audit_all(
+    paths: Sequence[Path], certificates: Sequence[Certificate], system: Optional[Owned] = None
+) -> list[tuple[str, list[Finding]]]:
+    """(class, findings) of each module, in order; on every core when there are many."""
+    one = functools.partial(_audit_one, certificates=certificates, system=system)
+    cores = len(os.sched_getaffinity(0))
+    if len(paths) < _ALONE or cores == 1:
+        return [one(path) for path in paths]
+    # fork: the node file is a zip archive, which a fresh interpreter would have to read again.
+    with multiprocessing.get_context("fork").Pool(min(cores, 8)) as pool:
+        return pool.map(one, paths, _CHUNK)
 
 
 def audit_module(path: Path, certificates: Sequence[Certificate]) -> list[Finding]:
@@ -129,15 +184,21 @@ def main(argv: Sequence[str]) -> int:
         print(f"audit-modules: {args.directory} is not a directory", file=sys.stderr)
         return Exit.USAGE
     modules = find_modules(args.directory)
-    findings = [found for path in modules for found in audit_module(path, certificates)]
-    code = _judge(len(modules), findings)
+    judged = audit_all(modules, certificates, owned.system_of(args.directory))
+    apart = sum(kind == "distribution" for kind, _ in judged)
+    findings = [(kind, found) for kind, all_found in judged for found in all_found]
+    code = _judge(len(modules), [found for _, found in findings])
     if args.json:
-        rows = [dict(asdict(found), remedy=found.remedy) for found in findings]
-        print(json.dumps({"modules": len(modules), "findings": rows, "exit": int(code)}))
+        rows = [
+            dict(asdict(found), remedy=found.remedy, **{"class": kind}) for kind, found in findings
+        ]
+        counts = {"modules": len(modules), "distribution": apart}
+        print(json.dumps({**counts, "findings": rows, "exit": int(code)}))
         return code
-    for found in findings:
+    for _, found in findings:
         print(f"{found.path}: {found.kind}: {found.detail}; {found.remedy}")
-    print(f"{len(modules)} modules, {len(findings)} findings")
+    also = f", {apart} of them the distribution's" if apart else ""
+    print(f"{len(modules)} modules{also}, {len(findings)} findings")
     return code
 
 

@@ -143,9 +143,14 @@ def jobs() -> int:
 
 
 def compile_modules(host: Host, tree: str, kernel: str) -> dict[str, bytes]:
-    """Compile and strip: module file name → bytes, unsigned. Raises DriverBuildError."""
+    """Compile and strip: module file name → bytes, unsigned. Raises DriverBuildError.
+
+    NVIDIA's own repository is made from its top, and leaves the modules in kernel-open.
+    """
     command = ["make", f"-j{jobs()}", *make_flags(kernel)]
     _run(host, command, cwd=tree)
+    if host.exists(f"{tree}/kernel-open"):
+        tree = f"{tree}/kernel-open"
     built = sorted(host.path(tree).glob("*.ko"))
     if not any(path.name == "nvidia.ko" for path in built):
         raise DriverBuildError("unknown", "make succeeded and left no nvidia.ko")

@@ -29,6 +29,8 @@ OTHERS = {
     "facts": "installers.facts",
     "agent": "installers.agent",
     "audit-modules": "installers.audit",
+    "sign-modules": "installers.signfile",
+    "new-kernel": "installers.newkernel",
     "probe": "installers.probe",
     "lint": "installers.noproxy_lint",
 }
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where the attributes are (default: {METADATA_SERVER})",
     )
     parser.add_argument("--only", metavar="NAME,...", help=f"of {', '.join(registry.ORDER)}")
+    parser.add_argument(
+        "--kernel", default="", metavar="RELEASE", help="in place of airlock-boot-kernel"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -109,9 +114,10 @@ def _verb(options: argparse.Namespace) -> int:
 
 def _config(host: Host, options: argparse.Namespace) -> Config:
     try:
-        return from_attributes(
-            metadata.load(options.metadata, patience=metadata.PATIENCE), options.metadata
-        )
+        attributes = metadata.load(options.metadata, patience=metadata.PATIENCE)
+        if options.kernel:
+            attributes["airlock-boot-kernel"] = options.kernel
+        return from_attributes(attributes, options.metadata)
     except NodeError as error:
         if options.verb == "apply":
             Journal(host).write(

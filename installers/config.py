@@ -52,11 +52,28 @@ class ProxySettings:
 
 
 @dataclass(frozen=True)
+class NodeKey:
+    """A signing key in Secret Manager that the node itself reads: the weaker choice.
+
+    ``private`` and ``public`` name secrets of ``project``, in one fixed ``version``.
+    """
+
+    project: str
+    private: str
+    public: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of a node.
 
     ``pem_uri``: where the CA of an intercepting proxy is; ``image_build``: the node is an image in
     the making and will boot elsewhere; ``signer``: unix socket of the module signer;
+    ``node_key``: key with which the node signs itself, only without ``signer``;
+    ``signer_fingerprint``: SHA-256 that the signing certificate must have; ``modulus_md5``: MD5 of
+    its modulus as ``openssl rsa -modulus`` prints it; ``unsigned_modules``: install without a
+    signature where there is no signer;
     ``boot_kernel``: release the image will boot (None: the newest in /lib/modules);
     ``secure_boot``: one of SECURE_BOOT; ``apt_https``: make apt's http sources https; ``source``:
     where the metadata came from;
@@ -67,6 +84,10 @@ class Config:
     pem_uri: Optional[str] = None
     image_build: bool = False
     signer: Optional[str] = None
+    node_key: Optional[NodeKey] = None
+    signer_fingerprint: Optional[str] = None
+    modulus_md5: Optional[str] = None
+    unsigned_modules: bool = False
     boot_kernel: Optional[str] = None
     secure_boot: str = "off"
     apt_https: bool = False
@@ -83,16 +104,30 @@ class Config:
 def from_attributes(attributes: Mapping[str, str], source: str = METADATA_SERVER) -> Config:
     """Build the configuration from merged attributes. Raises ConfigError."""
     signer = _text(attributes, "airlock-signer")
-    secure_boot = _text(attributes, "airlock-secure-boot") or ("required" if signer else "off")
+    node_key = _node_key(attributes)
+    unsigned = _flag(attributes, "airlock-unsigned-modules")
+    signs = signer is not None or node_key is not None
+    secure_boot = _text(attributes, "airlock-secure-boot") or ("required" if signs else "off")
     if secure_boot not in SECURE_BOOT:
         raise ConfigError(
             f"{secure_boot!r} is not one of {', '.join(SECURE_BOOT)}", where="airlock-secure-boot"
+        )
+    if unsigned and (signs or secure_boot == "required"):
+        raise ConfigError(
+            "unsigned modules do not go together with a signer or with Secure Boot",
+            where="airlock-unsigned-modules",
+            remedy="leave it out, or set airlock-secure-boot=off and name no signer",
         )
     return Config(
         proxy=_proxy(attributes),
         pem_uri=_text(attributes, "http-proxy-pem-uri"),
         image_build=_text(attributes, "invocation-type") == IMAGE_BUILD,
         signer=signer,
+        node_key=node_key,
+        signer_fingerprint=_digest(attributes, "airlock-signer-fingerprint", 64),
+        modulus_md5=_digest(attributes, "modulus_md5sum", 32)
+        or _digest(attributes, "cert_modulus_md5sum", 32),
+        unsigned_modules=unsigned,
         boot_kernel=_text(attributes, "airlock-boot-kernel"),
         secure_boot=secure_boot,
         apt_https=_flag(attributes, "airlock-apt-https"),
@@ -114,6 +149,37 @@ def _proxy(attributes: Mapping[str, str]) -> ProxySettings:
     if http is None and https is not None:
         notes.append("only https-proxy is set: plain http will not use a proxy")
     return ProxySettings(http, https, no_proxy, notes)
+
+
+def _node_key(attributes: Mapping[str, str]) -> Optional[NodeKey]:
+    """``private_secret_name`` and its companions; an empty name means that nothing is signed."""
+    private = _text(attributes, "private_secret_name")
+    if private is None:
+        return None
+    public = _text(attributes, "public_secret_name")
+    project = _text(attributes, "secret_project")
+    for key, value in (("public_secret_name", public), ("secret_project", project)):
+        if value is None:
+            raise ConfigError("is needed beside private_secret_name", where=key)
+    version = _text(attributes, "secret_version") or "1"
+    if not version.isdigit() or version == "0":
+        raise ConfigError(
+            f"{version!r} is not a version's number",
+            where="secret_version",
+            remedy="latest and its like would change the key unseen: give a number",
+        )
+    return NodeKey(project or "", private, public or "", version)
+
+
+def _digest(attributes: Mapping[str, str], key: str, digits: int) -> Optional[str]:
+    """A hash in hex, with or without colons; None when the key is not set."""
+    text = _text(attributes, key)
+    if text is None:
+        return None
+    plain = text.replace(":", "").lower()
+    if len(plain) != digits or set(plain) - set("0123456789abcdef"):
+        raise ConfigError(f"is not {digits} hex digits", where=key)
+    return plain
 
 
 def _text(attributes: Mapping[str, str], key: str) -> Optional[str]:

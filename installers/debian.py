@@ -128,18 +128,50 @@ def _installed_only(host: Host, name: str, field: dict[str, str]) -> Package:
     return Package(name, field["version"], f"md5sums:{digest}", 0, field.get("depends", ""))
 
 
-def resolve(host: Host, kernel: str) -> Resolved:
-    """Exact versions for a build for ``kernel``; apt's lists must be fresh.
+def offered(host: Host, name: str) -> list[str]:
+    """Every version of a package that apt's lists have, as apt orders them."""
+    said = host.run(["apt-cache", "madison", name], check=False).out
+    rows = [[word.strip() for word in line.split("|")] for line in said.splitlines()]
+    return list(dict.fromkeys(row[1] for row in rows if len(row) == 3))
 
-    Raises DriverBuildError(headers-missing) when apt has no headers of exactly this kernel.
+
+def upstream_version(version: str) -> str:
+    """A driver's own version: without Debian's epoch and revision."""
+    return re.sub(r"^\d+:|-[^-]*$", "", version)
+
+
+def driver_source(host: Host, driver: Optional[str] = None) -> Package:
+    """The source package, in the candidate's version or in that of ``driver``; NodeError if none.
+
+    A version that was asked for is never replaced by another one.
     """
-    source = show(host, SOURCE_PACKAGE)
+    chosen = ""
+    if driver is not None:
+        have = offered(host, SOURCE_PACKAGE)
+        fitting = [version for version in have if upstream_version(version) == driver]
+        if have and not fitting:
+            names = ", ".join(dict.fromkeys(upstream_version(version) for version in have))
+            raise NodeError(
+                f"the distribution has no driver {driver}, only {names}",
+                where="gpu-driver-version",
+                remedy="ask for one of these, or set airlock-driver-source",
+            )
+        chosen = fitting[0] if fitting else ""
+    source = show(host, SOURCE_PACKAGE, chosen)
     if source is None:
         raise NodeError(
             f"apt knows no package {SOURCE_PACKAGE}",
             where="driver",
             remedy="add the components contrib and non-free to apt's sources",
         )
+    return source
+
+
+def resolve(host: Host, kernel: str, source: Package) -> Resolved:
+    """Exact versions for a build of ``source`` for ``kernel``; apt's lists must be fresh.
+
+    Raises DriverBuildError(headers-missing) when apt has no headers of exactly this kernel.
+    """
     name = f"linux-headers-{kernel}"
     # Headers of another build of the same kernel ABI would do; those of the image's build are
     # better, and newer headers depend on a newer image.
@@ -167,7 +199,7 @@ def resolve(host: Host, kernel: str) -> Resolved:
         )
     return Resolved(
         kernel=kernel,
-        driver=re.sub(r"^\d+:|-[^-]*$", "", source.version),
+        driver=upstream_version(source.version),
         source=source,
         headers=[headers, *parts],
         compiler=compiler,

@@ -10,19 +10,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from typing import Any, Optional
 
-from installers import audit, build, compat, debian, elf, fixups, kernels, kmods, modsig, signing
+from installers import (
+    audit,
+    build,
+    compat,
+    debian,
+    dkms,
+    elf,
+    fixups,
+    kernels,
+    kmods,
+    liveswap,
+    modsig,
+    modulebuild,
+    newkernel,
+    signed,
+)
 from installers.asn1 import Certificate, DERError, read_certificate
 from installers.cache import settings
+from installers.choice import Choice
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal, diff
 from installers.errors import NodeError
-from installers.host import Host
-from installers.journal import Log
+from installers.host import Host, make_directory
+from installers.journal import Log, recall, remember
 
-CERTIFICATE = "/usr/lib/airlock/signing-cert.der"
+CERTIFICATE = dkms.CERTIFICATE
 BLACKLIST = "/etc/modprobe.d/airlock-nouveau.conf"
 _BLACKLIST_TEXT = """\
 # Written by Airlock: nouveau would take the GPU before nvidia can.
@@ -31,6 +46,9 @@ options nouveau modeset=0
 """
 WORK = "/var/tmp/airlock-driver-build"  # noqa: S108 - root's own, removed before and after
 _MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+REBOOT = "driver-reboot"  # what a live node still runs, in the journal's memory
+#: Settings that are made without building anything.
+_SETTINGS = frozenset({"blacklist", "dkms", "new-kernel"})
 _COMPONENTS = ("contrib", "non-free")
 # Measured on Debian 12 and 13 (x86-64), rounded up: bytes fetched, and bytes on disk per path.
 _FETCHED = 200 << 20
@@ -44,11 +62,14 @@ class Driver(Installer):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._signer: Optional[Certificate] = None
+        self._signing = signed.Signing(config)
+        self._choice = Choice(config)
         self._cache = settings.parse(config)
 
     def refuse(self, host: Host) -> list[Refusal]:
         """What cannot work, found before anything is fetched: system, kernel, sources, signer."""
+        if self._choice.nothing:
+            return []
         system = host.os_release()
         name = system.get("PRETTY_NAME") or system.get("ID") or "this system"
         if system.get("ID") != "debian":
@@ -66,8 +87,10 @@ class Driver(Installer):
             found.append(Refusal("driver.kernel-ignores-db", reason, trust.remedy))
         if found or not self._changes(host):
             return found
-        found += self._refuse_sources(host)
-        return found + self._refuse_signer()
+        found += self._choice.refuse(host)
+        if self._choice.from_distribution(host):
+            found += self._refuse_sources(host)
+        return found + self._signing.refuse(host, kernel)
 
     def _refuse_sources(self, host: Host) -> list[Refusal]:
         """The package is in contrib and what it is used with in non-free."""
@@ -86,32 +109,10 @@ class Driver(Installer):
             )
         ]
 
-    def _refuse_signer(self) -> list[Refusal]:
-        """No signer, or one whose certificate no kernel would take."""
-        if not self.config.signer:
-            reason = "no signer is configured: unsigned modules do not load under Secure Boot"
-            remedy = "set airlock-signer to the path of the signing socket"
-            return [Refusal("driver.no-signer", reason, remedy)]
-        try:
-            certificate = self._signer_certificate()
-        except signing.SigningError as error:
-            return [Refusal("driver.signer", error.what, "start the signer, then apply again")]
-        against = signing.reasons_against(certificate)
-        if not against:
-            return []
-        who = f"the signer's certificate ({certificate.subject_cn}) cannot be used"
-        remedy = "give the signer an RSA certificate that is valid and has codeSigning"
-        return [Refusal("driver.certificate", f"{who}: {'; '.join(against)}", remedy)]
-
-    def _signer_certificate(self) -> Certificate:
-        """The signer's certificate, asked for once."""
-        if self._signer is None:
-            with signing.Signer(self.config.signer or "") as signer:
-                self._signer = signer.certificate()
-        return self._signer
-
     def inspect(self, host: Host) -> dict[str, Any]:
         """Kernel, driver version, certificate, each module by hash, the blacklist."""
+        if self._choice.nothing:
+            return {}
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
         certificate = host.read_bytes(CERTIFICATE)
@@ -120,6 +121,8 @@ class Driver(Installer):
             "version": record.get("driver"),
             "certificate": hashlib.sha256(certificate).hexdigest() if certificate else None,
             "blacklist": _lines(host.read(BLACKLIST)),
+            "dkms": _present(dkms.inspect(host)),
+            "new-kernel": _present(newkernel.inspect(host)),
         }
         if kernel is not None:
             for path in host.glob(kernels.module_directory(kernel), "*.ko*"):
@@ -130,35 +133,47 @@ class Driver(Installer):
 
     def desired(self, host: Host) -> dict[str, Any]:
         """The same; hashes and version are those of the record when it fits kernel and signer."""
+        if self._choice.nothing:
+            return {}
         kernel = kernels.boot_kernel(host, self.config)
         record = kernels.record(host, kernel)
-        fingerprint = record.get("certificate")
-        if self.config.signer:
-            with contextlib.suppress(signing.SigningError):  # refuse() says so
-                fingerprint = self._signer_certificate().sha256
+        fingerprint = self._signing.fingerprint(host, record) or record.get("certificate")
         fits = bool(record) and record.get("certificate") == fingerprint
+        fits = fits and self._choice.fits(host, record)
+        # Unsigned modules that were right without Secure Boot are not with it.
+        fits = fits and not (fingerprint == signed.UNSIGNED and self._needs_signatures)
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
-            "version": record["driver"] if fits else f"that of {debian.SOURCE_PACKAGE}",
-            "certificate": fingerprint or "the signer's",
+            "version": record["driver"] if fits else self._choice.words,
             "blacklist": _lines(_BLACKLIST_TEXT),
+            "new-kernel": "ours",
         }
+        if dkms.desired(host, signs=self._signing.signs) == "ours":
+            state["dkms"] = "ours"
+        if fingerprint != signed.UNSIGNED:
+            state["certificate"] = fingerprint or "the signer's"
         for name, facts in modules.items():
             state[f"module {name}"] = facts.get("sha256", f"signed, for {kernel}")
         return state
+
+    @property
+    def _needs_signatures(self) -> bool:
+        return self.config.secure_boot == "required"
 
     def _changes(self, host: Host) -> list[Change]:
         return diff(self.inspect(host), self.desired(host))
 
     def contract(self, host: Host) -> Contract:
         """Hosts of apt's sources, bytes, disk, the signing key, and the fix-ups that may apply."""
+        if self._choice.nothing:
+            return Contract(notes=["gpu-driver-provider=NONE: no driver is installed"])
         kernel = kernels.boot_kernel(host, self.config)
         if kernel is None or self.refuse(host) or not self._changes(host):
             return Contract()
         disk = dict(_DISK)
         notes = [f"the driver is built for kernel {kernel}, unless the cache has it"]
-        notes += self._cache.notes
+        notes += [*self._cache.notes, *self._signing.notes, *dkms.notes(host)]
         trust = compat.db_trust(host.os_release().get("ID", ""), kernel)
         if self.config.secure_boot == "required" and trust.trusts_db is None:
             notes.append(f"nobody has measured whether kernel {kernel} trusts UEFI db for modules")
@@ -168,22 +183,25 @@ class Driver(Installer):
                 f"fix-up {fixup.id}, only if the kernel's headers ask for it and the driver is "
                 f"{spans}: {fixup.why}"
             )
-        keys = [f"module signing key behind {self.config.signer}"] if self.config.signer else []
+        notes += self._choice.notes(host)
         hosts = set(self._cache.hosts)
         if not self._cache.offline:
+            hosts.update(self._choice.hosts(host))
+        if not self._cache.offline:
             hosts.update(debian.apt_hosts(host))
-        return Contract(sorted(hosts), _FETCHED, disk, keys, notes)
+        return Contract(sorted(hosts), _FETCHED, disk, self._signing.keys, notes)
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Resolve, look in the cache, else build; sign; install. Safe to be killed anywhere."""
         kernel = kernels.boot_kernel(host, self.config)
         if kernel is None:
             raise NodeError("no kernel to build for", where="driver")
-        if all(change.key == "blacklist" for change in changes):
+        if all(change.key in _SETTINGS for change in changes):
             # A run that died behind the installation has not told depmod yet.
             if not kernels.is_ours(kernels.chosen(host, kernel)):
                 self._depmod(host, kernel, log)
-            return self._blacklist(host, kernel, log)
+            return self._settings(host, kernel, log)
+        self._signing.require(host, kernel)
         build.clear(host, WORK)
         purged = debian.restore(host)
         if purged:
@@ -191,13 +209,22 @@ class Driver(Installer):
         with self._cache.open(lambda note: log("cache", note=note)) as cache:
 
             def build_it(resolved: debian.Resolved, chosen: list[fixups.Fixup]) -> kmods.Built:
-                return self._build(host, resolved, chosen, log)
+                return modulebuild.build_modules(
+                    host, resolved, chosen, self._choice.fetch, WORK, log
+                )
 
             entry, wanted = kmods.obtain(
-                host, kernel, cache, build_it, log, offline=self._cache.offline
+                host,
+                kernel,
+                cache,
+                build_it,
+                log,
+                offline=self._cache.offline,
+                choose=self._choice.source,
+                asked=self._choice.wishes(host),
             )
             modules = {name: entry.read(name) for name in entry.files}
-        signed = self._sign(modules, kernel, log)
+        ready, certificate = self._signing.sign(host, modules, kernel, log)
         provenance = {
             "driver": wanted.driver,
             "kernel": kernel,
@@ -208,74 +235,21 @@ class Driver(Installer):
             "cache_key": entry.key,
             "cache": "hit" if entry.hit else "miss",
             "cache_store": entry.hit,
-            "certificate": self._signer_certificate().sha256,
+            "certificate": certificate.sha256 if certificate else signed.UNSIGNED,
+            "signed": self._signing.way,
         }
         if not entry.hit:
             provenance["build_environment"] = entry.details["environment"]
-        self._install(host, modules, signed, provenance, entry.envelope, log)
-        self._blacklist(host, kernel, log)
+        self._install(host, modules, ready, certificate, provenance, entry.envelope, log)
+        self._settings(host, kernel, log)
         return None
-
-    def _build(
-        self, host: Host, resolved: debian.Resolved, chosen: list[fixups.Fixup], log: Log
-    ) -> kmods.Built:
-        """Compile in an environment that is gone afterwards; (modules, what to note of it)."""
-        started = time.time()
-        try:
-            with debian.build_environment(host, resolved, log) as environment:
-                with log.step("fetch-source", package=resolved.source.pin):
-                    archive = debian.fetch_source(host, resolved.source, f"{WORK}/download")
-                    build.unpack(host, archive, f"{WORK}/source")
-                    build.clear(host, f"{WORK}/download")
-                tree = build.source_tree(host, f"{WORK}/source")
-                verdicts = self._fix_up(host, resolved.kernel, tree, chosen, log)
-                with log.step("compile", kernel=resolved.kernel, jobs=build.jobs()):
-                    modules = build.compile_modules(host, tree, resolved.kernel)
-        finally:
-            build.clear(host, WORK)
-        details = {
-            "fixups": verdicts,
-            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 1),
-            "environment": environment,
-        }
-        return modules, details
-
-    def _fix_up(
-        self, host: Host, kernel: str, tree: str, chosen: list[fixups.Fixup], log: Log
-    ) -> list[dict[str, str]]:
-        """Probe the kernel's headers, edit the source; what was done, for reports."""
-        if not chosen:
-            return []
-        with log.step("probe-headers", fixups=[fixup.id for fixup in chosen]):
-            tree_of_kernel = f"/lib/modules/{kernel}/build"
-            compiled = fixups.probe(host, tree_of_kernel, chosen, f"{WORK}/probe")
-        verdicts = fixups.apply(host, tree, chosen, compiled)
-        rows = [{"id": v.id, "state": v.state, "why": v.why} for v in verdicts]
-        log("fix-ups", fixups=rows)
-        return rows
-
-    def _sign(self, modules: dict[str, bytes], kernel: str, log: Log) -> dict[str, bytes]:
-        """Each stripped module signed once by the signer, and verified against its certificate."""
-        signed = {}
-        with log.step("sign", modules=len(modules)), signing.Signer(self.config.signer or "") as s:
-            certificate = s.certificate()
-            against = signing.reasons_against(certificate)
-            if against:
-                raise NodeError(f"the signer's certificate: {'; '.join(against)}", where="driver")
-            self._signer = certificate
-            for name, body in modules.items():
-                if not elf.modinfo(body).get("vermagic", [""])[0].startswith(f"{kernel} "):
-                    raise NodeError(f"{name} was not built for {kernel}", where="driver")
-                cms, _ = s.sign(name, body)
-                signed[name] = attach(name, body, cms, certificate)
-        return signed
 
     def _install(
         self,
         host: Host,
         modules: dict[str, bytes],
-        signed: dict[str, bytes],
+        ready: dict[str, bytes],
+        certificate: Optional[Certificate],
         provenance: dict[str, Any],
         envelope: bytes,
         log: Log,
@@ -288,38 +262,49 @@ class Driver(Installer):
             "kernel": kernel,
             "driver": provenance["driver"],
             "certificate": provenance["certificate"],
-            "modules": {
-                name: {
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                    "body_sha256": hashlib.sha256(modules[name]).hexdigest(),
-                }
-                for name, data in signed.items()
-            },
+            "key": self._signing.identity,
+            "wishes": self._choice.wishes(host),
+            "modules": {name: _recorded(data, modules[name]) for name, data in ready.items()},
             "provenance": provenance,
         }
-        with log.step("install", directory=place, modules=sorted(signed)):
-            new, old = f"{place}.new", f"{place}.old"
+        with log.step("install", directory=place, modules=sorted(ready)):
+            new, old = f"{place}.new", liveswap.BEFORE
             host.remove(new)
             host.remove(old)
-            for name, data in signed.items():
+            for name, data in ready.items():
                 host.write(f"{new}/{name}", data)
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
             host.write(f"{new}/{audit.RECORD}", text)
             host.write(f"{new}/{kernels.ENTRY}", envelope)
-            host.write(CERTIFICATE, self._signer_certificate().der)
+            if certificate is not None:
+                host.write(CERTIFICATE, certificate.der)
+            else:
+                host.remove(CERTIFICATE)
             if host.exists(place):
+                make_directory(host.path(old).parent)
                 host.move(place, old)
             host.move(new, place)
-            host.remove(old)
+            if not host.is_running_system:
+                host.remove(old)
         self._depmod(host, kernel, log)
+        self._swap(host, kernel, provenance, log)
+        host.remove(old)
 
     def _depmod(self, host: Host, kernel: str, log: Log) -> None:
         with log.step("depmod", kernel=kernel):
             host.run(["depmod", "-a", kernel], timeout=300)
             host.sync("/lib/modules")
 
-    def _blacklist(self, host: Host, kernel: str, log: Log) -> None:
-        """Keep nouveau away; where the kernel has it, also out of the initramfs."""
+    def _swap(self, host: Host, kernel: str, provenance: dict[str, Any], log: Log) -> None:
+        """Change the loaded modules too, or note that only a reboot can; undo what fails."""
+        if host.is_running_system:
+            done = liveswap.swap_or_take_back(host, provenance["driver"], kernel, log)
+            remember(host, REBOOT, {"needed": done.reboot, "driver": provenance["driver"]})
+
+    def _settings(self, host: Host, kernel: str, log: Log) -> None:
+        """Later kernels are provided for; nouveau is kept away, also out of the initramfs."""
+        dkms.install(host, dkms.desired(host, signs=self._signing.signs))
+        newkernel.install(host)
         host.write(BLACKLIST, _BLACKLIST_TEXT)
         has_nouveau = any(host.path(f"/lib/modules/{kernel}/kernel").rglob("nouveau.ko*"))
         if has_nouveau and host.find_program("update-initramfs"):
@@ -329,20 +314,26 @@ class Driver(Installer):
 
     def verify(self, host: Host) -> list[Problem]:
         """Signatures, kernel version and depmod's choice, read back from the installed files."""
+        if self._choice.nothing:
+            return []
         kernel = kernels.boot_kernel(host, self.config)
         again = "apply again"
         der = host.read_bytes(CERTIFICATE)
-        if kernel is None or der is None:
+        unsigned = kernels.record(host, kernel).get("certificate") == signed.UNSIGNED
+        unsigned = unsigned and not self._needs_signatures
+        if kernel is None or (der is None and not unsigned):
             return [Problem("no driver is installed for the kernel that will boot", again)]
         try:
-            certificate = read_certificate(der)
+            trusted = [] if der is None else [read_certificate(der)]
         except DERError as wrong:
             return [Problem(f"{CERTIFICATE} is not a certificate: {wrong}", again)]
         place = kernels.module_directory(kernel)
         problems = []
         paths = audit.find_modules(host.path(place))
         for path in paths:
-            for found in audit.audit_module(path, [certificate]):
+            for found in audit.audit_module(path, trusted):
+                if unsigned and found.kind == "unsigned":
+                    continue
                 problems.append(Problem(f"{path.name}: {found.kind}: {found.detail}", again))
             magic = elf.modinfo(modsig.read_module(path)).get("vermagic", [""])[0]
             if not magic.startswith(f"{kernel} "):
@@ -358,23 +349,43 @@ class Driver(Installer):
         """Take out modules, certificate and blacklist, of every installed kernel."""
         debian.restore(host)
         build.clear(host, WORK)
+        host.remove(liveswap.BEFORE)
         for tree in host.glob("/lib/modules", "*"):
             release = tree.rpartition("/")[2]
             place = kernels.module_directory(release)
-            removed = [host.remove(place + suffix) for suffix in ("", ".new", ".old")]
+            removed = [host.remove(place + suffix) for suffix in ("", ".new")]
             with contextlib.suppress(OSError):  # others may have put something there
                 host.path(f"{tree}/updates").rmdir()
             if any(removed):
                 host.run(["depmod", "-a", release], timeout=300)
                 host.sync("/lib/modules")
+        dkms.install(host, "absent")
+        newkernel.remove(host)
         host.remove(CERTIFICATE)
         host.prune(CERTIFICATE.rpartition("/")[0])
         host.remove(BLACKLIST)
 
     def provenance(self, host: Host) -> dict[str, Any]:
-        """What the installed modules were made of; empty when there are none."""
+        """What the installed modules were made of; empty when there are none.
+
+        ``reboot``: why the loaded driver is still another one than the installed.
+        """
         found = kernels.record(host, kernels.boot_kernel(host, self.config)).get("provenance", {})
-        return dict(found)
+        wait = recall(host, REBOOT)
+        stale = bool(wait.get("needed")) and liveswap.loaded(host) not in (None, wait.get("driver"))
+        return {**found, "reboot": wait["needed"]} if found and stale else dict(found)
+
+
+def _recorded(ready: bytes, body: bytes) -> dict[str, str]:
+    """Hashes of a module for the record; of its stripped bytes only where these were signed."""
+    found = {"sha256": hashlib.sha256(ready).hexdigest()}
+    if ready != body:
+        found["body_sha256"] = hashlib.sha256(body).hexdigest()
+    return found
+
+
+def _present(state: str) -> Optional[str]:
+    return None if state == "absent" else state
 
 
 def _lines(text: Optional[str]) -> Optional[list[str]]:
@@ -382,19 +393,3 @@ def _lines(text: Optional[str]) -> Optional[list[str]]:
     if text is None:
         return None
     return [line for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def attach(name: str, body: bytes, cms: bytes, certificate: Certificate) -> bytes:
-    """The signed module, read back and verified; NodeError when the signer's answer is no good."""
-    try:
-        signed = modsig.attach(body, cms)
-        seen = modsig.examine(signed, [certificate])
-    except modsig.SignatureError as wrong:
-        raise NodeError(f"the signature of {name} is no good: {wrong}", where="driver") from wrong
-    if seen.signatures != 1 or not seen.digest_ok:
-        raise NodeError(
-            f"the signature of {name} is not by the certificate the signer showed",
-            where="driver",
-            remedy="look at the signer: it holds a key that is not its certificate's",
-        )
-    return signed

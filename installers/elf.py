@@ -28,19 +28,17 @@ _SHT_NOBITS = 8
 _LAYOUT = {1: ("IIIIIIIIII", "I", 0x20, 0x2E), 2: ("IIQQQQIIQQ", "Q", 0x28, 0x3A)}
 
 
-def sections(data: bytes) -> list[Section]:
-    """The sections of a 32 or 64 bit ELF file, either byte order; ELFError otherwise."""
-    return _read(data)[0]
-
-
 def extent(data: bytes) -> int:
     """How many bytes the ELF file itself needs; what follows was appended to it."""
-    found, table_end = _read(data)
-    return max([table_end] + [s.offset + s.size for s in found if not s.nobits])
+    rows, _, table_end = _headers(data)
+    return max([table_end] + [row[4] + row[5] for row in rows if row[1] != _SHT_NOBITS])
 
 
-def _read(data: bytes) -> tuple[list[Section], int]:
-    """The sections, and where the section header table ends."""
+def _headers(data: bytes) -> tuple[list[tuple[int, ...]], int, int]:
+    """(section headers, index of the one with names, where their table ends).
+
+    Every section lies within ``data``; ELFError otherwise.
+    """
     if data[:4] != b"\x7fELF" or len(data) < 0x40:
         raise ELFError("not an ELF file")
     if data[4] not in _LAYOUT or data[5] not in (1, 2):
@@ -49,19 +47,25 @@ def _read(data: bytes) -> tuple[list[Section], int]:
     header, word, shoff_at, counts_at = _LAYOUT[data[4]]
     (table,) = struct.unpack_from(order + word, data, shoff_at)
     entry, count, names_index = struct.unpack_from(order + "HHH", data, counts_at)
-    size = struct.calcsize(order + header)
-    if entry < size or not 0 < names_index < count or table + entry * count > len(data):
+    row = struct.Struct(order + header)
+    if entry < row.size or not 0 < names_index < count or table + entry * count > len(data):
         raise ELFError("section header table is damaged or cut off")
-    rows = [struct.unpack_from(order + header, data, table + i * entry) for i in range(count)]
+    rows = [row.unpack_from(data, table + i * entry) for i in range(count)]
+    for number, found in enumerate(rows):
+        if found[1] != _SHT_NOBITS and found[4] + found[5] > len(data):
+            raise ELFError(f"section {number} is cut off")
+    return rows, names_index, table + entry * count
+
+
+def sections(data: bytes) -> list[Section]:
+    """The sections of a 32 or 64 bit ELF file, either byte order; ELFError otherwise."""
+    rows, names_index, _ = _headers(data)
     names = data[rows[names_index][4] :][: rows[names_index][5]]
     found = []
     for row in rows:
         name = names[row[0] :].split(b"\0", 1)[0].decode("ascii", "replace")
-        section = Section(name, row[4], row[5], row[1] == _SHT_NOBITS)
-        if not section.nobits and section.offset + section.size > len(data):
-            raise ELFError(f"section {name} is cut off")
-        found.append(section)
-    return found, table + entry * count
+        found.append(Section(name, row[4], row[5], row[1] == _SHT_NOBITS))
+    return found
 
 
 def modinfo(data: bytes) -> dict[str, list[str]]:

@@ -58,16 +58,21 @@ def obtain(
     log: Log,
     *,
     offline: bool,
+    choose: Callable[[Host], debian.Package],
+    asked: Mapping[str, str],
 ) -> tuple[Entry, Wanted]:
-    """The unsigned modules for a kernel, from the cache or built now, and what was wanted."""
+    """The unsigned modules for a kernel, from the cache or built now, and what was wanted.
+
+    ``choose`` names the driver's source once apt's lists are fresh; ``asked`` is what decides that.
+    """
     with contextlib.ExitStack() as stack:
         if offline:
-            wanted = from_cache(host, kernel, cache)
+            wanted = from_cache(host, kernel, cache, asked)
         else:
             stack.enter_context(debian.apt_lists(host))
             with log.step("apt-update"):
                 host.apt("update", timeout=1800)
-            wanted = from_apt(host, kernel, cache)
+            wanted = from_apt(host, kernel, cache, choose(host), asked)
         chosen = fixups.candidates(wanted.driver)
 
         def on_miss() -> Built:
@@ -82,18 +87,22 @@ def obtain(
     return entry, wanted
 
 
-def from_apt(host: Host, kernel: str, cache: Cache) -> Wanted:
+def from_apt(
+    host: Host, kernel: str, cache: Cache, source: debian.Package, asked: Mapping[str, str]
+) -> Wanted:
     """What apt's lists say, which must be fresh. Kept for nodes that will be offline."""
-    resolved = debian.resolve(host, kernel)
+    resolved = debian.resolve(host, kernel, source)
     wanted = Wanted(kernel, resolved.driver, debian.identities(resolved), resolved)
     decision = canonical({"driver": wanted.driver, "identities": wanted.identities})
-    cache.put(DECISION, _question(host, kernel), {_FILE: decision}, {}, renew=True)
+    cache.put(DECISION, _question(host, kernel, asked), {_FILE: decision}, {}, renew=True)
     return wanted
 
 
-def from_cache(host: Host, kernel: str, cache: Cache) -> Wanted:
+def from_cache(
+    host: Host, kernel: str, cache: Cache, asked: Optional[Mapping[str, str]] = None
+) -> Wanted:
     """What was decided when a node like this one was online. NodeError when none was."""
-    entry = cache.get(DECISION, _question(host, kernel))
+    entry = cache.get(DECISION, _question(host, kernel, asked))
     if entry is None:
         raise nothing_cached(f"no decision which driver is for kernel {kernel}")
     decision = json.loads(entry.read(_FILE))
@@ -109,10 +118,11 @@ def nothing_cached(what: str) -> NodeError:
     )
 
 
-def _question(host: Host, kernel: str) -> dict[str, Any]:
+def _question(host: Host, kernel: str, asked: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
     system = host.os_release()
     return {
         "system": [system.get("ID", ""), system.get("VERSION_ID", "")],
         "kernel": kernel,
         "package": debian.SOURCE_PACKAGE,
+        **(asked or {}),
     }

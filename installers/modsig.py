@@ -202,6 +202,11 @@ def _message_digest(attributes: Node) -> bytes:
     return found[_MESSAGE_DIGEST].expect(asn1.OCTET_STRING).value
 
 
+def digest_prefix(name: str) -> bytes:
+    """What stands before a digest in a DigestInfo (RFC 8017 9.2); ``name`` as hashlib has it."""
+    return bytes.fromhex(_PREFIX[name])
+
+
 def verify(body: bytes, signer: SignerInfo, certificate: Certificate) -> bool:
     """Whether the RSA signature (PKCS#1 v1.5) over ``body`` is this certificate's key's.
 
@@ -219,7 +224,7 @@ def verify(body: bytes, signer: SignerInfo, certificate: Certificate) -> bool:
     value = int.from_bytes(signer.signature, "big")
     if len(signer.signature) != width or value >= n:
         return False
-    info = bytes.fromhex(_PREFIX[signer.digest]) + digest
+    info = digest_prefix(signer.digest) + digest
     # The whole block is compared, so no padding trick leaves room for another value.
     expected = b"\x00\x01" + b"\xff" * (width - len(info) - 3) + b"\x00" + info
     return pow(value, e, n).to_bytes(width, "big") == expected

@@ -84,7 +84,7 @@ def read(source: PemSource, host: Host, config: Config) -> bytes:
     elif source.kind == "gs":
         data = _object(source, config)
     else:
-        data = _fetch(source.location, config, {}, pinned=True)
+        data = fetch(source.location, config, {}, pinned=True)
     if len(data) > LIMIT:
         raise NodeError(f"is larger than {LIMIT} bytes", where=KEY, remedy="give a CA's PEM file")
     found = hashlib.sha256(data).hexdigest()
@@ -116,10 +116,14 @@ def _object(source: PemSource, config: Config) -> bytes:
     token = metadata.access_token(config.metadata_server)
     # Without a service account the object may still be public.
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return _fetch(object_url(source, config), config, headers, pinned=source.pin is not None)
+    return fetch(object_url(source, config), config, headers, pinned=source.pin is not None)
 
 
-def _fetch(url: str, config: Config, headers: dict[str, str], *, pinned: bool) -> bytes:
+def fetch(url: str, config: Config, headers: dict[str, str], *, pinned: bool) -> bytes:
+    """At most LIMIT + 1 bytes of an answer, through the node's proxy; UnreachableError otherwise.
+
+    ``pinned``: the caller knows the content's hash, so the server need not be known.
+    """
     try:
         return _get(url, config, headers, ssl.create_default_context())
     except urllib.error.URLError as error:

@@ -16,6 +16,8 @@ ORDER = {
     "trust": "installers.trust:Trust",
     "keyrings": "installers.keyrings:Keyrings",
     "driver": "installers.driver:Driver",
+    "cuda": "installers.cuda:Cuda",
+    "environments": "installers.environments:Environments",
     "seal": "installers.seal:Seal",
 }
 # Their sessions surround every run, also when ``--only`` leaves them out.

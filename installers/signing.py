@@ -1,8 +1,8 @@
-"""Client of the signing socket: the only way a module gets its signature.
+"""Who signs a module: the socket's client, and what a certificate must be.
 
-The private key stays on the control side. Protocol: a client sends one line of JSON and, for
-``sign``, the stripped module's bytes; the answer is one line of JSON and ``size`` bytes (a DER
-certificate, or a detached CMS in DER). One connection serves several requests.
+Behind the socket the private key stays on the control side. Protocol: a client sends one line of
+JSON and, for ``sign``, the stripped module's bytes; the answer is one line of JSON and ``size``
+bytes (a DER certificate, or a detached CMS in DER). One connection serves several requests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import time
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from installers import asn1
 from installers.asn1 import Certificate, DERError
@@ -30,17 +30,33 @@ class SigningError(NodeError):
     exit = Exit.UNKNOWN
 
 
+class ModuleSigner(Protocol):
+    """What the driver asks for signatures: a socket's client, or a key on this node."""
+
+    def certificate(self) -> Certificate:
+        """The certificate whose key signs."""
+
+    def sign(self, name: str, module: bytes) -> tuple[bytes, str]:
+        """(detached CMS in DER, fingerprint of the certificate) for one stripped module."""
+
+
 class Signer:
     """An open connection to the signing socket; use it as a context manager.
 
-    ``timeout`` is the number of seconds one request may take in all.
+    ``timeout`` is the number of seconds one request may take in all. ``connection`` is used where
+    the signer is not on a unix socket; ``path`` is then its name in messages.
     """
 
-    def __init__(self, path: str, timeout: float = 120.0) -> None:
+    def __init__(
+        self, path: str, timeout: float = 120.0, connection: Optional[socket.socket] = None
+    ) -> None:
         self._path = path
         self._timeout = timeout
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._buffer = b""
+        if connection is not None:
+            self._socket = connection
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout)
             self._socket.connect(path)
@@ -123,15 +139,19 @@ class Signer:
         self._buffer += arrived
 
 
-def reasons_against(certificate: Certificate, now: Optional[datetime] = None) -> list[str]:
+def reasons_against(
+    certificate: Certificate, now: Optional[datetime] = None, *, any_purpose: bool = False
+) -> list[str]:
     """Why modules must not be signed with this certificate; an empty list when they may.
 
     Kernels with CONFIG_CHECK_CODESIGN_EKU want the codeSigning purpose, and firmware accepts RSA
-    certificates widely, other keys seldom (UEFI 2.10, 32.4).
+    certificates widely, other keys seldom (UEFI 2.10, 32.4). ``any_purpose``: a certificate that
+    names no purpose at all will do, as it does for all other kernels.
     """
     now = now or datetime.now(timezone.utc)  # noqa: UP017 - datetime.UTC needs 3.11
     found = []
-    if asn1.EKU_CODE_SIGNING not in (certificate.extended_key_usage or ()):
+    purposes = certificate.extended_key_usage
+    if not (purposes is None and any_purpose) and asn1.EKU_CODE_SIGNING not in (purposes or ()):
         found.append("the extended key usage codeSigning is missing")
     if now > certificate.not_after:
         found.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")

@@ -137,3 +137,84 @@ def test_links_are_not_followed(place: Path, capsys: pytest.CaptureFixture[str])
     (place.parent / "outside.ko").write_bytes(BODY)
     (place / "link.ko").symlink_to(place.parent / "outside.ko")
     assert _run(place, capsys) == (0, [])
+
+
+def _system(root: Path, ours: Identity, stranger: Identity) -> Path:
+    """An installed Debian: two modules of the kernel's package, NVIDIA's by us, one by nobody."""
+    tree = root / "usr/lib/modules/6.1.0-56-cloud-amd64"
+    theirs = modsig.attach(BODY, material.sign(stranger, BODY))
+    files = {
+        "kernel/fs/ext4.ko": theirs,
+        "kernel/video/nvidiafb.ko": theirs,
+        "updates/airlock/nvidia.ko": modsig.attach(BODY, material.sign(ours, BODY)),
+    }
+    for name, data in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(data)
+    info = root / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    owned = [name for name in files if name.startswith("kernel/")]
+    at = "lib/modules/6.1.0-56-cloud-amd64"
+    package = info / "linux-image-6.1.0-56-cloud-amd64.list"
+    package.write_text("".join(f"/{at}/{name}\n" for name in owned))
+    digest = hashlib.md5(theirs, usedforsecurity=False).hexdigest()
+    sums = "".join(f"{digest}  {at}/{name}\n" for name in owned)
+    package.with_suffix(".md5sums").write_text(sums)
+    (root / "cert.der").write_bytes(ours.der)
+    return tree
+
+
+def test_an_installed_systems_packages_are_counted_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ours: Identity, stranger: Identity
+) -> None:
+    tree = _system(tmp_path, ours, stranger)
+    words = [str(tree), "--cert", str(tmp_path / "cert.der"), "--json"]
+
+    def run() -> tuple[int, list[tuple[str, str, str]]]:
+        code = audit.main(words)
+        answer = json.loads(capsys.readouterr().out)
+        rows = answer["findings"]
+        found = [(row["class"], row["kind"], row["path"].rpartition("/")[2]) for row in rows]
+        return code, found
+
+    assert run() == (0, [])
+    audit.main(words)
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["modules"], counts["distribution"]) == (3, 2)
+
+    # NVIDIA's modules are strict even when a package owns them, and so is what nobody owns.
+    theirs = (tree / "kernel/fs/ext4.ko").read_bytes()
+    for name in ("updates/dkms/other.ko", "kernel/nvidia-uvm.ko", "updates/dkms/nvidia-current.ko"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(theirs)
+        packages = tmp_path / "var/lib/dpkg/info/linux-modules-nvidia.list"
+        packages.write_text(f"/usr/lib/modules/{tree.name}/{name}\n" if "nvidia" in name else "")
+        assert run() == (1, [("strict", "foreign-signed", name.rpartition("/")[2])])
+        (tree / name).unlink()
+
+    (tree / "kernel/fs/ext4.ko").write_bytes(theirs + b"!")
+    assert run() == (1, [("distribution", "changed", "ext4.ko")])
+    (tmp_path / "var/lib/dpkg/info/linux-image-6.1.0-56-cloud-amd64.md5sums").unlink()
+    assert run()[0] == 3
+
+    # The same files in a directory of their own: everything is strict.
+    bare = tmp_path / "bare"
+    shutil.copytree(tree, bare)
+    code = audit.main([str(bare), *words[1:]])
+    answer = json.loads(capsys.readouterr().out)
+    assert (code, answer["distribution"], len(answer["findings"])) == (1, 0, 2)
+
+
+def test_many_modules_are_judged_in_their_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ours: Identity
+) -> None:
+    good = modsig.attach(BODY, material.sign(ours, BODY))
+    (tmp_path / "cert.der").write_bytes(ours.der)
+    place = tmp_path / "modules"
+    place.mkdir()
+    for number in range(300):
+        (place / f"m{number:03}.ko").write_bytes(BODY if number % 100 == 7 else good)
+    code = audit.main([str(place), "--cert", str(tmp_path / "cert.der"), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    names = [row["path"].rpartition("/")[2] for row in answer["findings"]]
+    assert (code, names) == (1, ["m007.ko", "m107.ko", "m207.ko"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ import pytest
 
 from fixtures.pki import Authority, Identity
 from fixtures.signer import SignerServer
-from installers import audit, driver, kernels, modsig
+from installers import audit, driver, kernels, modsig, newkernel, signed
 from installers.asn1 import read_certificate
-from installers.config import Config
+from installers.config import Config, NodeKey
 from installers.driver import Driver
 from installers.engine import diff
 from installers.errors import NodeError
 from installers.host import Host
+from installers.journal import Journal
 from tests.unit.installers_driver import material
 
 KERNEL = "6.1.0-56-cloud-amd64"
@@ -136,6 +138,7 @@ def _installed(host: Host, server: SignerServer) -> None:
     host.write(f"{place}/{audit.RECORD}", json.dumps(record))
     host.write(driver.CERTIFICATE, who.der)
     host.write(driver.BLACKLIST, "# ours\nblacklist nouveau\noptions nouveau modeset=0\n")
+    newkernel.install(host)
 
 
 def test_an_installed_driver_needs_nothing(
@@ -169,6 +172,8 @@ def _tamper(host: Host) -> None:
         ),
         (lambda host: host.write(driver.CERTIFICATE, b"other"), {"certificate"}),
         (lambda host: host.write(driver.BLACKLIST, "blacklist none\n"), {"blacklist"}),
+        (lambda host: host.remove(newkernel.HOOKS[0]), {"new-kernel"}),
+        (lambda host: host.write("/usr/sbin/dkms", "mok_signing_key"), {"dkms"}),
     ],
 )
 def test_differences_are_seen_by_value(
@@ -212,8 +217,8 @@ def test_a_damaged_record_means_not_installed(
 def test_a_signer_that_signs_with_another_key(ours: Identity, stranger: Identity) -> None:
     body = material.module({"name": "nvidia"})
     certificate = read_certificate(ours.der)
-    signed = driver.attach("nvidia.ko", body, material.sign(ours, body), certificate)
-    assert modsig.examine(signed, [certificate]).digest_ok
+    ready = signed.attach("nvidia.ko", body, material.sign(ours, body), certificate)
+    assert modsig.examine(ready, [certificate]).digest_ok
     for cms in (
         material.sign(stranger, body),
         material.sign(ours, body + b"x"),
@@ -221,4 +226,38 @@ def test_a_signer_that_signs_with_another_key(ours: Identity, stranger: Identity
         b"nonsense",
     ):
         with pytest.raises(NodeError, match=r"the signature of nvidia\.ko"):
-            driver.attach("nvidia.ko", body, cms, certificate)
+            signed.attach("nvidia.ko", body, cms, certificate)
+
+
+def test_unsigned_modules_only_where_they_were_asked_for(host: Host) -> None:
+    one = Driver(Config(unsigned_modules=True))
+    assert one.refuse(host) == []
+    assert any("stay unsigned" in note for note in one.contract(host).notes)
+    body = material.module({"name": "nvidia", "vermagic": f"{KERNEL} SMP "})
+    log = Journal(host).log("driver")
+    ready, certificate = one._signing.sign(host, {"nvidia.ko": body}, KERNEL, log)
+    assert (ready, certificate) == ({"nvidia.ko": body}, None)
+    place = kernels.module_directory(KERNEL)
+    host.write(f"{place}/nvidia.ko", body)
+    modules = {"nvidia.ko": driver._recorded(body, body)}
+    record = {"schema": 1, "kernel": KERNEL, "driver": "535.1", "modules": modules}
+    host.write(f"{place}/{audit.RECORD}", json.dumps({**record, "certificate": signed.UNSIGNED}))
+    host.write(driver.BLACKLIST, driver._BLACKLIST_TEXT)
+    newkernel.install(host)
+    assert diff(one.inspect(host), one.desired(host)) == []
+    problems = [problem.what for problem in one.verify(host)]
+    assert not any("unsigned" in what for what in problems), problems
+    # The same node under Secure Boot: they are not right any more.
+    later = Driver(Config(secure_boot="required"))
+    assert [refusal.code for refusal in later.refuse(host)] == ["driver.no-signer"]
+    assert [problem.what for problem in later.verify(host)] == [
+        "no driver is installed for the kernel that will boot"
+    ]
+
+
+def test_a_signer_outside_is_preferred(config: Config, host: Host) -> None:
+    both = dataclasses.replace(config, node_key=NodeKey("p", "k", "c", "1"))
+    one = signed.Signing(both)
+    assert one.way == "external"
+    assert "is not used" in one.notes[0]
+    assert one.refuse(host, KERNEL) == []

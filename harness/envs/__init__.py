@@ -1,0 +1,1 @@
+"""Solving and building conda environments on the control side."""

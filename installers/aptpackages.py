@@ -1,0 +1,144 @@
+"""Packages in exactly the versions that were asked for, held there, and released again.
+
+What is installed and held here is remembered, so that removing touches nothing of anybody else's:
+a hold that an administrator set stays, and a package that was there before stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from installers import debian
+from installers.errors import NodeError
+from installers.host import Host
+from installers.journal import Log, recall, remember
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A package by name. ``version`` is the vendor's own; ``variant`` must be in Debian's, too.
+
+    ``key``: the metadata key that asked for it, for messages.
+    """
+
+    name: str
+    version: str
+    variant: str = ""
+    key: str = ""
+
+    def fits(self, version: str) -> bool:
+        """Whether a package's version is the one that is meant: ``2.23.4-1+cuda12.6``."""
+        own, dash, revision = re.sub(r"^\d+:", "", version).rpartition("-")
+        return (own if dash else revision) == self.version and self.variant in revision
+
+
+@contextlib.contextmanager
+def fresh(host: Host, log: Log) -> Iterator[None]:
+    """apt's lists as they are now, and gone again where an image had none."""
+    with debian.apt_lists(host):
+        with log.step("apt-update"):
+            host.apt("update", timeout=1800)
+        yield
+
+
+def hosts(host: Host) -> list[str]:
+    """Names that apt contacts."""
+    return debian.apt_hosts(host)
+
+
+def plain(host: Host, name: str) -> None:
+    """A package in whatever version the repositories have."""
+    host.apt("install", "--no-install-recommends", "--no-remove", name)
+
+
+def versions(host: Host, wishes: Sequence[Wish]) -> dict[str, str]:
+    """Name → the vendor's version of what is installed, as far as it fits the wish."""
+    there = debian.installed(host) if host.exists("/var/lib/dpkg/status") else {}
+    found = {}
+    for wish in wishes:
+        version = there.get(wish.name)
+        if version is not None:
+            found[wish.name] = wish.version if wish.fits(version) else version
+    return found
+
+
+def ours(host: Host, memory: str) -> list[str]:
+    """Packages that we added and that are still there."""
+    known = set(recall(host, memory).get("added", []))
+    return sorted(known & set(debian.installed(host))) if known else []
+
+
+def held(host: Host) -> set[str]:
+    """The packages that apt keeps as they are."""
+    return set(host.run(["apt-mark", "showhold"], check=False).out.split())
+
+
+def pins(host: Host, wishes: Sequence[Wish]) -> list[str]:
+    """``name=version`` for apt; lists must be fresh. NodeError names what is offered instead."""
+    found = []
+    for wish in wishes:
+        have = debian.offered(host, wish.name)
+        fitting = [version for version in have if wish.fits(version)]
+        if not fitting:
+            offers = f"only {', '.join(have[:5])}" if have else "no such package"
+            extra = f" for {wish.variant}" if wish.variant else ""
+            raise NodeError(
+                f"{wish.name} {wish.version}{extra}: apt has {offers}",
+                where=wish.key,
+                remedy="ask for a version that is there, or add the repository that has it "
+                "(airlock-repositories)",
+            )
+        found.append(f"{wish.name}={fitting[0]}")
+    return found
+
+
+def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
+    """Install and hold; with what is installed already brought to the version that is asked for."""
+    wanted = pins(host, wishes)
+    names = [wish.name for wish in wishes]
+    known: Mapping[str, Any] = recall(host, memory)
+    before, already = debian.installed(host), held(host)
+    ours = set(known.get("held", []))
+    options = ["install", "--no-install-recommends", "--no-remove"]
+    options += ["--allow-downgrades", "--allow-change-held-packages"]
+    foreign = sorted((already - ours) & _changed(host, [*options, *wanted]))
+    if foreign:
+        raise NodeError(
+            f"{', '.join(foreign)}: held by somebody else, and would have to change",
+            where="apt-mark",
+            remedy=f"release it: apt-mark unhold {' '.join(foreign)}",
+        )
+    # Noted before anything is changed: what a kill leaves is known to be ours.
+    added = sorted({*known.get("added", []), *(name for name in names if name not in before)})
+    hold = sorted({*ours, *(name for name in names if name not in already)})
+    remember(host, memory, {"added": added, "held": hold})
+    with log.step("packages", pins=wanted):
+        host.apt(*options, *wanted, timeout=3 * 3600)
+    if hold:
+        host.run(["apt-mark", "hold", *hold])
+
+
+def _changed(host: Host, arguments: Sequence[str]) -> set[str]:
+    """Names that apt would install, upgrade or downgrade."""
+    said = host.apt("--simulate", *arguments).out
+    return {name.split(":")[0] for name in re.findall(r"(?m)^Inst (\S+) ", said)}
+
+
+def release(host: Host, memory: str, keep: Optional[set[str]] = None) -> list[str]:
+    """Release our holds and purge what we added, but for ``keep``. Returns what was purged."""
+    known = recall(host, memory)
+    keep = keep or set()
+    there, already = debian.installed(host), held(host)
+    freed = sorted((set(known.get("held", [])) - keep) & already)
+    if freed:
+        host.run(["apt-mark", "unhold", *freed])
+    gone = sorted((set(known.get("added", [])) - keep) & set(there))
+    if gone:
+        host.run(["dpkg", "--purge", *gone], timeout=900)
+    left = {key: sorted(set(known.get(key, [])) & keep) for key in ("added", "held")}
+    remember(host, memory, left if any(left.values()) else {})
+    return gone

@@ -1,0 +1,114 @@
+"""Which driver this node is to have, where its source is, and what speaks against it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from installers import build, debian, gpudecide, gpus, kernels, upstream
+from installers.config import Config
+from installers.engine import Refusal
+from installers.errors import NodeError
+from installers.gpudecide import Decision
+from installers.host import Host
+
+
+class Choice:
+    """The metadata's wishes, held against this node. Nothing here needs the network but fetch."""
+
+    def __init__(self, config: Config, attributes: Optional[Mapping[str, str]] = None) -> None:
+        self._config = config
+        self._asked = gpudecide.read(config.raw if attributes is None else attributes)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no driver is wanted at all (gpu-driver-provider=NONE)."""
+        return self._asked.source == "none"
+
+    @property
+    def words(self) -> str:
+        """The version that is wanted, in words where only apt can say."""
+        return self._asked.driver or f"that of {debian.SOURCE_PACKAGE}"
+
+    def decide(self, host: Host, driver: Optional[str] = None) -> Decision:
+        """The decision here; with the distribution's ``driver`` once that is known.
+
+        The machine that builds an image has other GPUs than the nodes: airlock-gpu names theirs.
+        """
+        asked = gpudecide.with_driver(self._asked, driver) if driver else self._asked
+        system = host.os_release()
+        return gpudecide.decide(
+            asked,
+            os_id=system.get("ID", ""),
+            os_version=system.get("VERSION_ID", ""),
+            kernel=kernels.boot_kernel(host, self._config),
+            machine=platform.machine(),
+            present=[] if self._config.image_build else gpus.present(host),
+        )
+
+    def _upstream(self, host: Host) -> Optional[upstream.Upstream]:
+        made = self.decide(host)
+        return upstream.of(made, self._config) if made.source in upstream.KINDS else None
+
+    def from_distribution(self, host: Host) -> bool:
+        """Whether the source is a package of the distribution."""
+        return self.decide(host).source == "distribution"
+
+    def refuse(self, host: Host) -> list[Refusal]:
+        """What cannot go together, and what a source of NVIDIA's lacks."""
+        made, found = self.decide(host), self._upstream(host)
+        refusals = list(made.refusals)
+        if found is not None:
+            refusals += upstream.refuse(found)
+            refusals += gpudecide.unaccepted(self._asked, {"nvidia-driver": found.version})
+        elif made.source != "distribution":
+            reason = f"modules are not built from {made.source}"
+            remedy = "set airlock-driver-source to distribution, runfile or open-source"
+            refusals.append(Refusal("driver.source", reason, remedy))
+        return refusals
+
+    def notes(self, host: Host) -> list[str]:
+        """The decision's reasons, and what nobody knows, for a plan."""
+        made = self.decide(host)
+        return [f"decided: {text}" for text in made.reasons] + [
+            f"not known: {text}" for text in made.unknown
+        ]
+
+    def hosts(self, host: Host) -> list[str]:
+        """Names that are contacted besides apt's."""
+        found = self._upstream(host)
+        return [] if found is None else [found.host]
+
+    def wishes(self, host: Host) -> dict[str, str]:
+        """What of the metadata decides which driver is built; empty where nothing was asked."""
+        found = self._upstream(host)
+        if found is not None:
+            return {"source": found.kind, "pin": found.sha256, "flavour": found.flavour}
+        return {"driver": self._asked.driver} if self._asked.driver else {}
+
+    def fits(self, host: Host, record: Mapping[str, Any]) -> bool:
+        """Whether what an installation noted is what is wanted now."""
+        if self._upstream(host) is not None:
+            return bool(record.get("wishes") == self.wishes(host))
+        return self._asked.driver in (None, record.get("driver"))
+
+    def source(self, host: Host) -> debian.Package:
+        """The driver's source; NodeError when it does not go with the GPUs or the CUDA here."""
+        found = self._upstream(host)
+        if found is not None:
+            return found.package()
+        package = debian.driver_source(host, self._asked.driver)
+        for refusal in self.decide(host, debian.upstream_version(package.version)).refusals:
+            raise NodeError(refusal.reason, where="driver", remedy=refusal.remedy)
+        return package
+
+    def fetch(self, host: Host, source: debian.Package, into: str) -> str:
+        """The unpacked source of the modules, below ``into``; where make is run."""
+        found = self._upstream(host)
+        if found is not None:
+            return upstream.fetch(host, found, self._config, into)
+        archive = debian.fetch_source(host, source, f"{into}/download")
+        build.unpack(host, archive, f"{into}/source")
+        build.clear(host, f"{into}/download")
+        return build.source_tree(host, f"{into}/source")

@@ -1,0 +1,1 @@
+"""Conda environments: from channels of our own in the real format."""

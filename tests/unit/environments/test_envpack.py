@@ -1,0 +1,133 @@
+"""Packing: what an archive or a manifest may not do, and what survives the change of prefix."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from installers import envpack
+from installers.cache.store import TamperedError
+from installers.errors import NodeError
+
+OLD, NEW = b"/a/very/long/prefix/of/a/build", b"/opt/e"
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 3))
+def test_programs_keep_their_length(before: bytes, after: bytes, times: int) -> None:
+    data = b"\x7fELF\0" + before + b"\0" + (OLD + b"/lib:") * times + b"\0" + after
+    made = envpack.rewritten(data, envpack.BINARY, OLD, NEW)
+    assert len(made) == len(data)
+    assert OLD not in made or OLD in before + after
+    assert made.startswith(data[: 5 + len(before)]) or OLD in before
+    assert made.endswith(after) or OLD in after
+
+
+def test_strings_end_where_they_ended() -> None:
+    data = b"\x7fELF\0" + OLD + b"/x:" + OLD + b"/y\0next\0"
+    made = envpack.rewritten(data, envpack.BINARY, OLD, NEW)
+    text, _, rest = made[5:].partition(b"\0")
+    assert text == NEW + b"/x:" + NEW + b"/y"
+    assert rest.lstrip(b"\0") == b"next\0"
+
+
+def _packed(tmp_path: Path) -> tuple[Path, envpack.Manifest]:
+    prefix = tmp_path / "build_______________________________"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "lib/__pycache__").mkdir(parents=True)
+    (prefix / "bin/tool").write_text(f"#!{prefix}/bin/python\n")
+    (prefix / "bin/tool").chmod(0o4775)
+    (prefix / "lib/m.py").write_text(f"home = '{prefix}'\n")
+    (prefix / "lib/__pycache__/m.cpython-311.pyc").write_bytes(b"stale")
+    (prefix / "lib/n.py").write_text("x = 1\n")
+    (prefix / "lib/__pycache__/n.cpython-311.pyc").write_bytes(str(prefix).encode())
+    os.utime(prefix / "lib/n.py", (1000, 1000))
+    (prefix / "lib/absolute").symlink_to(prefix / "bin/tool")
+    os.link(prefix / "lib/n.py", prefix / "lib/hard.py")
+    return prefix, envpack.pack(prefix, tmp_path / "out")
+
+
+def _archives(tmp_path: Path, manifest: envpack.Manifest) -> dict[str, Path]:
+    return {name: tmp_path / "out" / name for name in manifest.shards}
+
+
+def test_what_is_packed(tmp_path: Path) -> None:
+    prefix, made = _packed(tmp_path)
+    assert "lib/__pycache__/m.cpython-311.pyc" not in made.files
+    assert made.files["lib/__pycache__/n.cpython-311.pyc"].how is None
+    assert made.links == {"lib/absolute": "../bin/tool"}
+    again = envpack.read_manifest(made.text())
+    assert again == made
+    target = tmp_path / "new"
+    target.mkdir()
+    digests = envpack.unpack(_archives(tmp_path, made), made, target, seen_as="/opt/e")
+    assert (target / "bin/tool").read_text() == "#!/opt/e/bin/python\n"
+    assert (target / "bin/tool").stat().st_mode & 0o7777 == 0o755
+    assert (target / "lib/n.py").stat().st_mtime == 1000
+    assert (target / "lib/hard.py").read_text() == "x = 1\n"
+    assert envpack.differing(target, digests, made.links) == []
+    (target / "lib/absolute").unlink()
+    (target / "lib/absolute").symlink_to("/etc/passwd")
+    (target / "bin/tool").unlink()
+    assert envpack.differing(target, digests, made.links) == ["bin/tool", "lib/absolute"]
+    assert prefix.exists()
+
+
+def test_the_same_tree_gives_the_same_archives(tmp_path: Path) -> None:
+    prefix, made = _packed(tmp_path)
+    envpack.pack(prefix, tmp_path / "again")
+    for name in made.shards:
+        one, two = (tmp_path / where / name for where in ("out", "again"))
+        # gzip notes the time of packing and the archive's name in its header.
+        assert one.read_bytes()[10:] == two.read_bytes()[10:]
+
+
+def test_a_prefix_that_is_too_long(tmp_path: Path) -> None:
+    _, made = _packed(tmp_path)
+    with pytest.raises(NodeError, match="is longer than"):
+        envpack.unpack(_archives(tmp_path, made), made, tmp_path, seen_as="/" + "x" * 300)
+
+
+def test_a_link_that_leads_out_is_not_packed(tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e/link").symlink_to("../../etc/passwd")
+    with pytest.raises(NodeError, match="outside of the environment"):
+        envpack.pack(tmp_path / "e", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../evil": ["ab", 1, 493, None]}},
+        {"files": {"/etc/evil": ["ab", 1, 493, None]}},
+        {"files": {"a//b": ["ab", 1, 493, None]}},
+        {"links": {"lib/x": "/etc/passwd"}},
+        {"links": {"lib/x": "../../etc/passwd"}},
+        {"shards": {"../x": []}},
+        {"files": []},
+    ],
+)
+def test_manifests_that_name_something_outside(change: dict[str, object]) -> None:
+    good = {"schema": 1, "prefix": "/p", "files": {}, "links": {}, "shards": {}}
+    assert envpack.read_manifest(json.dumps(good))
+    with pytest.raises(TamperedError):
+        envpack.read_manifest(json.dumps({**good, **change}))
+
+
+def test_archives_that_are_not_the_manifests(tmp_path: Path) -> None:
+    _, made = _packed(tmp_path)
+    archives = _archives(tmp_path, made)
+    (tmp_path / "new").mkdir()
+    name = next(iter(archives))
+    data = archives[name].read_bytes()
+    archives[name].write_bytes(data[: len(data) // 2])
+    with pytest.raises(TamperedError):
+        envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
+    other = envpack.Manifest(made.prefix, {}, {}, made.shards)
+    archives[name].write_bytes(data)
+    with pytest.raises(TamperedError):
+        envpack.unpack(archives, other, tmp_path / "new", seen_as="/opt/e")
