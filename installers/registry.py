@@ -16,6 +16,7 @@ ORDER = {
     "trust": "installers.trust:Trust",
     "keyrings": "installers.keyrings:Keyrings",
     "driver": "installers.driver:Driver",
+    "deferred": "installers.deferred.installer:Deferred",
     "seal": "installers.seal:Seal",
 }
 # Their sessions surround every run, also when ``--only`` leaves them out.
