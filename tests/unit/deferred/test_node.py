@@ -346,7 +346,7 @@ def test_the_boot_verb_leaves_a_result(
     file = tmp_path / "m.json"
     attributes = {**WORKER, "invocation-type": "custom-images"}
     file.write_text(json.dumps({"instance": {"attributes": attributes}}))
-    argv = ["--root", str(root), "--metadata", str(file), "--patience", "0.1"]
+    argv = ["--root", str(root), "--metadata", str(file), "--patience", "1"]
     tree.cards(root, [L4], fails=9)
     (root / "sys/bus/pci/devices/a").mkdir(parents=True)
     (root / "sys/bus/pci/devices/a/vendor").write_text("0x10de\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,5 +104,5 @@ def contents(root: Path) -> dict[str, bytes]:
     for path in sorted([*(root / "etc").rglob("*"), *(root / "usr").rglob("*")]):
         if path.is_file() and path.name != "nvidia-smi-double.json":
             name = str(path.relative_to(root))
-            found[name] = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+            found[name] = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
     return found
