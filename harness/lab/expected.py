@@ -33,6 +33,7 @@ def expected(
         "intercept": scenario.intercept,
         "auth": scenario.auth == "basic",
         "gpu": False,
+        "deferred": "deferred" in cell.profile.installers,
         "refuses": True,
         "ports": list(scenario.needs.ports),
         "glibc": scenario.needs.glibc or None,

@@ -60,11 +60,17 @@ def state(host: Host, hierarchy: Hierarchy) -> str:
 def make(host: Host, hierarchy: Hierarchy) -> None:
     """Mount the hierarchy where it is not, and give YARN its group, and only that."""
     devices = f"{hierarchy.mount_path}/devices"
-    if hierarchy.mount_path == OWN and not host.exists(f"{devices}/tasks"):
-        host.path(devices).mkdir(parents=True, exist_ok=True)
-        host.run(["mount", "-t", "cgroup", "-o", "devices", "devices", devices], timeout=60)
-    directory = host.path(hierarchy.directory)
-    directory.mkdir(exist_ok=True)
+    try:
+        if hierarchy.mount_path == OWN and not host.exists(f"{devices}/tasks"):
+            host.path(devices).mkdir(parents=True, exist_ok=True)
+            host.run(["mount", "-t", "cgroup", "-o", "devices", "devices", devices], timeout=60)
+        host.path(hierarchy.directory).mkdir(exist_ok=True)
+    except OSError as error:
+        raise NodeError(
+            f"YARN's group cannot be made: {error.strerror}",
+            where=hierarchy.directory,
+            remedy="a container's view of cgroups is read-only: configure the machine itself",
+        ) from error
     host.run(["chown", "-R", "yarn:yarn", hierarchy.directory], timeout=60)
 
 

@@ -56,14 +56,15 @@ def drop_in(daemon: str) -> str:
     return f"/etc/systemd/system/{daemon}.d/10-airlock-gpu.conf"
 
 
-def _files() -> dict[str, str]:
+def files() -> dict[str, str]:
+    """Path → text of the unit and its drop-ins."""
     return {units.unit_path(NAME): TEXT, **{drop_in(one): DROP_IN_TEXT for one in DAEMONS}}
 
 
 def inspect(host: Host) -> dict[str, str]:
     """``unit:<path>`` → ours, differs or absent; and what today's scripts left."""
     state = {}
-    for path, text in _files().items():
+    for path, text in files().items():
         found = host.read(path)
         state[f"unit:{path}"] = (
             "absent" if found is None else "ours" if found == text else "differs"
@@ -76,20 +77,20 @@ def inspect(host: Host) -> dict[str, str]:
 
 def desired() -> dict[str, str]:
     """The same, as it should be."""
-    return {f"unit:{path}": "ours" for path in _files()}
+    return {f"unit:{path}": "ours" for path in files()}
 
 
 def install(host: Host) -> None:
     """Write unit and drop-ins and take away what works against them."""
     for path in LEGACY:
         host.remove(path)
-    for path, text in _files().items():
+    for path, text in files().items():
         host.write(path, text)
     units.reload(host)
 
 
 def remove(host: Host) -> None:
     """Take them away again, drop-ins first: they require the unit."""
-    for path in reversed(list(_files())):
+    for path in reversed(list(files())):
         host.remove(path)
     units.reload(host)

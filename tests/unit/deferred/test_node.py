@@ -195,9 +195,9 @@ def test_another_card_is_another_configuration(tmp_path: Path) -> None:
 
 def test_what_todays_scripts_left_is_taken_over(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
-    for path in unit.LEGACY:
-        (tmp_path / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path.lstrip("/")).write_text("#!/bin/bash\n")
+    for left in unit.LEGACY:
+        (tmp_path / left.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left.lstrip("/")).write_text("#!/bin/bash\n")
     path = tmp_path / yarn.EXECUTOR.lstrip("/")
     path.write_text(
         path.read_text()
