@@ -17,9 +17,10 @@ from installers.errors import NodeError
 def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[dict[str, Any]]:
     """The configuration; None on a node without Hadoop.
 
-    ``units`` is what systemd says of the unit and of YARN's daemons. ``unit_files`` maps each file of the unit and its
-    drop-ins to ours, differs or absent; ``yarn`` each XML file to its properties as Hadoop takes
-    them, None where it cannot be read; ``executor`` and ``spark`` are the other two files.
+    ``units`` is what systemd says of the unit and of YARN's daemons. ``unit_files`` maps each file
+    of the unit and its drop-ins to ours, differs or absent; ``yarn`` each XML file to its
+    properties as Hadoop takes them, None where it cannot be read; ``executor`` and ``spark`` are
+    the other two files.
     """
     if not reader.names(yarn.CONF):
         reader.miss("gpu_config", f"{yarn.CONF} is not there")

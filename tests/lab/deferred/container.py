@@ -151,6 +151,9 @@ class Node:
     ) -> None:
         self.stop()
         subprocess.run(["umount", str(self.root)], check=False)
+        # The hierarchy that the node mounted is this machine's own.
+        with contextlib.suppress(OSError):
+            Path("/sys/fs/cgroup/devices/yarn").rmdir()
 
     def boot(self, wait: float = 240) -> None:
         """Boot until systemd has done every job."""
