@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fixtures import capture as captures
+from fixtures import dataproc
 from fixtures.ledger import summarise
 from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
@@ -113,6 +114,7 @@ def key(job: Job, base: Base, node_file: Packed, authority: Authority, proxy: st
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
+            **({"doubles": canonical(doubles)} if (doubles := _doubles(job)) else {}),
         }
     )
 
@@ -122,6 +124,12 @@ def _disorder(scenario: Scenario) -> dict[str, Any]:
     if scenario == scenario.ordered:
         return {}
     return {"allow": scenario.proxy.allow, "fault": [asdict(fault) for fault in scenario.fault]}
+
+
+def _doubles(job: Job) -> dict[str, str]:
+    """A Dataproc node's programs, for a profile that configures them: path -> text."""
+    deferred = "deferred" in job.cell.profile.installers
+    return dataproc.files([dataproc.L4]) if deferred else {}
 
 
 def _given_ca(job: Job, authority: Authority) -> Identity:
@@ -194,7 +202,7 @@ def _build(
     proxy: str | None,
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
-        _unpack(base, tree, node_file, job.scratch)
+        _unpack(base, tree, node_file, job.scratch, _doubles(job))
     modules = cache_dir("modules")
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
@@ -259,13 +267,19 @@ def _build(
     }
 
 
-def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path) -> None:
+def _unpack(
+    base: Base, tree: Path, node_file: Packed, scratch: Path, doubles: Mapping[str, str]
+) -> None:
     run_as_root(["mkdir", "-p", str(tree)], timeout=20)
     command = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
     run_as_root([*command, "--exclude=./dev/*", "-f", str(base.tar)], timeout=600)
     archive = seam.archive(
-        {NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
-        executable=frozenset({NODE_FILE, _POLICY}),
+        {
+            NODE_FILE: node_file.path.read_bytes(),
+            _POLICY: b"#!/bin/sh\nexit 101\n",
+            **{path: text.encode() for path, text in doubles.items()},
+        },
+        executable=frozenset({NODE_FILE, _POLICY}) | dataproc.PROGRAMS,
     )
     packed = scratch / "seam.tar"
     packed.write_bytes(archive)

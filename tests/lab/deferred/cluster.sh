@@ -35,7 +35,7 @@ cp /var/lib/airlock/gpu-config-result.json "$out"
 cd /
 opens="--add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED"
 opens="$opens --add-opens java.base/java.nio=ALL-UNNAMED --add-opens java.base/sun.nio.ch=ALL-UNNAMED"
-java="java -Xmx320m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 $opens"
+java="java -Xmx640m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 $opens"
 export HADOOP_YARN_HOME=/usr/lib/hadoop-yarn HADOOP_CONF_DIR=/etc/hadoop/conf SPARK_HOME=/tmp
 server=org.apache.hadoop.yarn.server
 

@@ -17,22 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fixtures import smi
+from fixtures import dataproc
 
-UNITS = "etc/systemd/system"
-NM = "hadoop-yarn-nodemanager"
-# Writes yarn-site.xml, says that it is ready, then starts the NodeManager, as Dataproc's does.
-AGENT = f"""#!/bin/sh
-printf '<configuration>\\n</configuration>\\n' >/etc/hadoop/conf/yarn-site.xml
-systemd-notify --ready
-systemctl start {NM}
-exec sleep infinity
-"""
-# What it finds when it starts is what the field sees: with the plugin, or without.
-DAEMON = """#!/bin/sh
-if grep -q resource-plugins /etc/hadoop/conf/yarn-site.xml; then gpu=1; else gpu=0; fi
-echo "gpu=$gpu" >>/var/log/nodemanager
-"""
+NM = dataproc.NODE_MANAGER
+UNITS = dataproc.UNITS
 METADATA = """import http.server, json
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -45,18 +33,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 http.server.HTTPServer(("169.254.169.254", 80), Answer).serve_forever()
 """
-SERVICES = {
-    "metadata-double": (
-        "Before=network-online.target",
-        "ExecStartPre=ip address add 169.254.169.254/32 dev lo\n"
-        "ExecStart=/usr/bin/python3 /usr/local/sbin/metadata-double\nRestart=on-failure",
-    ),
-    "google-dataproc-agent": (
-        "Wants=metadata-double.service\nAfter=metadata-double.service",
-        "Type=notify\nNotifyAccess=all\nExecStart=/usr/local/sbin/google-dataproc-agent",
-    ),
-    NM: ("", f"Type=oneshot\nRemainAfterExit=yes\nExecStart=/usr/local/sbin/{NM}"),
-}
+METADATA_UNIT = """[Unit]
+Before=network-online.target google-dataproc-agent.service
+[Service]
+ExecStartPre=ip address add 169.254.169.254/32 dev lo
+ExecStart=/usr/bin/python3 /usr/local/sbin/metadata-double
+Restart=on-failure
+"""
 
 
 def nspawn(directory: Path) -> tuple[str, dict[str, str]]:
@@ -78,43 +61,25 @@ def nspawn(directory: Path) -> tuple[str, dict[str, str]]:
 
 def furnish(root: Path, node_file: Path, gpus: list[dict[str, Any]]) -> None:
     """Make a release's root a Dataproc image with doubles, our program on it, nothing applied."""
-    conf = root / "etc/hadoop/conf"
-    conf.mkdir(parents=True)
-    (root / "etc/spark/conf").mkdir(parents=True)
-    (root / "etc/spark/conf/spark-defaults.conf").write_text("spark.master yarn\n")
-    (conf / "capacity-scheduler.xml").write_text("<configuration>\n</configuration>\n")
-    programs = {
-        "usr/local/sbin/google-dataproc-agent": AGENT,
-        f"usr/local/sbin/{NM}": DAEMON,
-        "usr/local/sbin/metadata-double": METADATA,
-        "usr/bin/nvidia-smi": Path(str(smi.__file__)).read_text(),
-    }
-    for name, text in programs.items():
-        (root / name).write_text(text)
-        (root / name).chmod(0o755)
-    for name, (head, body) in SERVICES.items():
-        text = f"[Unit]\n{head}\n[Service]\n{body}\n[Install]\nWantedBy=multi-user.target\n"
-        (root / UNITS / f"{name}.service").write_text(text)
-    wants = root / UNITS / "multi-user.target.wants"
-    wants.mkdir(exist_ok=True)
-    for name in ("metadata-double", "google-dataproc-agent"):
-        (wants / f"{name}.service").symlink_to(f"/{UNITS}/{name}.service")
+    files = dataproc.files(gpus)
+    files["usr/local/sbin/metadata-double"] = METADATA
+    files[f"{UNITS}/metadata-double.service"] = METADATA_UNIT
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755 if name in dataproc.PROGRAMS else 0o644)
+    link = root / UNITS / "multi-user.target.wants/metadata-double.service"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(f"/{UNITS}/metadata-double.service")
     target = root / "usr/lib/airlock/airlock-node.pyz"
     target.parent.mkdir(parents=True)
     shutil.copy(node_file, target)
-    cards(root, gpus)
     instance(root, "4711")
-    subprocess.run(["useradd", "--prefix", str(root), "-r", "-U", "yarn"], check=True)
     # What takes boot time and plays no part here.
     for name in ("systemd-networkd-wait-online", "systemd-udevd", "ssh", "systemd-resolved"):
         with contextlib.suppress(FileExistsError):
             (root / UNITS / f"{name}.service").symlink_to("/dev/null")
-
-
-def cards(root: Path, gpus: list[dict[str, Any]], fails: int = 0) -> None:
-    """The cards that nvidia-smi tells."""
-    state = {"gpus": gpus, "fails": fails}
-    (root / "etc/nvidia-smi-double.json").write_text(json.dumps(state))
 
 
 def instance(root: Path, number: str, **attributes: str) -> None:
@@ -207,7 +172,7 @@ class Node:
 
     def started(self) -> list[str]:
         """What the NodeManager found, at each start."""
-        path = self.root / "var/log/nodemanager"
+        path = self.root / dataproc.STARTS
         return path.read_text().split() if path.exists() else []
 
     def result(self) -> dict[str, Any]:

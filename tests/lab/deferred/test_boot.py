@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import dataproc
 from harness.catalog import load_catalog
 from harness.lab import base
 from harness.pack import pack
@@ -26,7 +27,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root for systemd-nspawn"),
     pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="needs mmdebstrap"),
 ]
-L4 = {"name": "NVIDIA L4", "mig": None}
 CONFIG = unit.NAME
 BUILD = {"invocation-type": "custom-images"}
 
@@ -42,7 +42,7 @@ def image(
         root.mkdir()
         left_out = ["--exclude=./dev/*", "--exclude=./boot/*", "--exclude=./usr/lib/modules/*"]
         subprocess.run(["tar", "-xpf", str(made.tar), "-C", str(root), *left_out], check=True)
-        container.furnish(root, pack(cache_dir("node")).path, [L4])
+        container.furnish(root, pack(cache_dir("node")).path, [dataproc.L4])
         node_file = root / "usr/lib/airlock/airlock-node.pyz"
         metadata = Path(scratch) / "metadata.json"
         metadata.write_text(json.dumps({"instance": {"attributes": BUILD}}))
@@ -103,7 +103,6 @@ def test_a_failed_configuration_keeps_the_daemon_down(node: Node) -> None:
     short = "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /usr/lib/airlock/airlock-node.pyz "
     short += "gpu-config --patience 1\n"
     folder = node.root / container.UNITS / f"{CONFIG}.d"
-    folder.mkdir()
     (folder / "short.conf").write_text(short)
     container.instance(node.root, "4711", ENABLE_MIG="1")
     node.boot()

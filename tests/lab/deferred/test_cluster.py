@@ -133,11 +133,10 @@ def _text(path: Path) -> str:
 def test_the_managers_agree_on_the_cards(out: Path) -> None:
     """The NodeManager ran nvidia-smi -x -q; the ResourceManager counts what it reported."""
     assert "yarn.io/gpu: 2>" in _text(out / "nm")
-    (node,) = json.loads(_text(out / "nodes.json"))["nodes"]["node"]
+    (node,) = json.loads(_text(out / "nodes.json"))["nodes"]
     assert node["state"] == "RUNNING"
     assert "DominantResourceCalculator" in _text(out / "rm")
-    resources = node["totalResource"]["resourceInformations"]["resourceInformation"]
-    found = {one["name"]: one["value"] for one in resources}
+    found = {one["name"]: one["value"] for one in node["totalResource"]["resource"]["resources"]}
     assert found["yarn.io/gpu"] == 2
 
 
