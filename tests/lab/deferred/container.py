@@ -166,7 +166,7 @@ class Node:
             self._leader = (said.stdout.split() or [""])[0]
         if not self._leader:
             return ""
-        command = ["nsenter", "-t", self._leader, "-a", "timeout", "100", *argv]
+        command = ["nsenter", "-t", self._leader, "-a", "timeout", "300", *argv]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
