@@ -143,6 +143,10 @@ class Node:
                 self.run("systemctl", "list-jobs") + (self.work / "console").read_text()[-3000:]
             )
             time.sleep(0.1)
+        # The agent is a sleep when it has done its work, whatever came of the NodeManager.
+        while not self.run("pgrep", "-x", "sleep"):
+            assert time.monotonic() < deadline, self.run("systemctl", "list-jobs")
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """Power off, as hard as it must be."""
@@ -168,6 +172,9 @@ class Node:
             return ""
         command = ["nsenter", "-t", self._leader, "-a", "timeout", "300", *argv]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not done.stdout and done.stderr:
+            # nspawn's first child is not the one that becomes the node's init.
+            self._leader = ""
         return done.stdout.strip()
 
     def started(self) -> list[str]:
