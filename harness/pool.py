@@ -169,7 +169,10 @@ class Pool:
         """What became of one check. A record without an id is completed from the promise."""
         station = self.stations[self._cell_of[nodeid]]
         promise = station.promised[nodeid]
-        station.checks[nodeid] = {**promise, **record, "simulated": station.simulated}
+        # A real node may have doubles of its own: what checks of those areas saw is simulated.
+        doubled = promise["id"].partition(".")[0] in station.expect.get("doubles", ())
+        simulated = station.simulated or doubled
+        station.checks[nodeid] = {**promise, **record, "simulated": simulated}
         line = f"{len(station.checks)}/{len(station.promised)} {record['outcome']} {promise['id']}"
         ended = station.trouble.kind if station.trouble else "done"
         self.say(station, "checks" if station.running else ended, line)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,8 +17,9 @@ from installers.config import METADATA_SERVER, Config, from_attributes
 from installers.engine import Engine, Summary, shown_change
 from installers.errors import ConfigError, NodeError, UnreachableError, describe_defect
 from installers.exits import Exit
-from installers.host import Host, make_directory
-from installers.journal import STATE_DIR, Journal
+from installers.host import Host
+from installers.journal import Journal
+from installers.lock import lock
 from installers.redact import redact_text
 
 VERBS = ("plan", "apply", "verify", "remove")
@@ -33,8 +32,8 @@ OTHERS = {
     "new-kernel": "installers.newkernel",
     "probe": "installers.probe",
     "lint": "installers.noproxy_lint",
+    "gpu-config": "installers.deferred.boot",
 }
-_LOCK_PATIENCE = 60.0
 
 
 def main(args: Optional[list[str]] = None) -> int:
@@ -90,7 +89,7 @@ def _verb(options: argparse.Namespace) -> int:
     host = Host(options.root, offline=options.verb == "plan")
     try:
         names = registry.select(options.only)
-        with _lock(host) if options.verb != "plan" else contextlib.nullcontext():
+        with lock(host) if options.verb != "plan" else contextlib.nullcontext():
             config = _config(host, options)
             host.hide(config.proxy.secrets)
             engine = Engine(
@@ -127,34 +126,6 @@ def _config(host: Host, options: argparse.Namespace) -> Config:
             # Undoing our work must be possible on a node that lost its metadata server.
             return Config(source=options.metadata)
         raise
-
-
-@contextlib.contextmanager
-def _lock(host: Host) -> Iterator[None]:
-    """One change at a time: the unit at boot and a person must not write the same files."""
-    directory = host.path(STATE_DIR)
-    try:
-        make_directory(directory)
-    except OSError as error:
-        raise NodeError(
-            error.strerror or "cannot be made", where=STATE_DIR, remedy="run it as root"
-        ) from None
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    deadline = time.monotonic() + _LOCK_PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UnreachableError(
-                        "another run is at work on this node", where=STATE_DIR, remedy="wait for it"
-                    ) from None
-                time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _text(verb: str, summary: Summary, host: Host) -> str:

@@ -19,6 +19,7 @@ from installers.asn1 import Certificate
 from installers.collect import (
     built,
     efi,
+    gpuconfig,
     hygiene,
     keyservers,
     kmsg,
@@ -39,7 +40,12 @@ from installers.exits import Exit
 
 SCHEMA = 1
 # What can be asked for by itself, and what must be read for it first.
-NEEDS = {"proxy": {"systemd"}, "modules": {"certificates"}, "installers": {"state"}}
+NEEDS = {
+    "proxy": {"systemd"},
+    "gpu_config": {"systemd"},
+    "modules": {"certificates"},
+    "installers": {"state"},
+}
 AREAS = (
     *("identity", "os", "kernel", "python", "secure_boot", "network", "proxy", "trust"),
     *(
@@ -54,6 +60,7 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
+    "gpu_config",
 )
 
 
@@ -165,6 +172,7 @@ class _Look:
             "packages": self.area("packages", packages.collect),
             "kernel_log_flags": self.area("kernel_log_flags", kmsg.collect),
         }
+        facts["gpu_config"] = self.area("gpu_config", gpuconfig.collect, manager.get("units"))
         facts["timings"] = self.timings
         facts["unreadable"] = self.reader.unreadable
         facts["clock"] = time.time()
@@ -175,7 +183,8 @@ class _Look:
         """Proxy settings, with what systemd says of the unit that applies them at boot."""
         found = self.area("proxy", proxy.collect, manager.get("environment"))
         if isinstance(found, dict):
-            found["unit"] = manager.get("units") or {}
+            units = manager.get("units") or {}
+            found["unit"] = {systemd.PROXY: units[systemd.PROXY]} if systemd.PROXY in units else {}
         return found
 
 

@@ -14,6 +14,7 @@ from installers.errors import ConfigError, NodeError, UnreachableError
 
 _FLAVOR = "Metadata-Flavor"
 _ATTRIBUTES = "/computeMetadata/v1/{level}/attributes/?recursive=true"
+_INSTANCE_ID = "/computeMetadata/v1/instance/id"
 _TOKEN = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - a path
 # A node asks while its network comes up; after that the settings stay as they are.
 PATIENCE = 20.0
@@ -69,6 +70,15 @@ def access_token(server: str) -> Optional[str]:
         return None
     token = _json(body, server).get("access_token")
     return token if isinstance(token, str) else None
+
+
+def instance_id(server: str) -> Optional[str]:
+    """The number of the instance, which no other has; None where the server knows none."""
+    body = _get(server, _INSTANCE_ID, patience=5.0)
+    text = "" if body is None else body.decode("ascii", "replace").strip()
+    if body is not None and not text.isalnum():
+        raise UnreachableError("did not answer with an id", where=server, remedy=_REMEDY)
+    return text or None
 
 
 def _file(source: str) -> Any:

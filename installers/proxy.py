@@ -12,11 +12,9 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Optional
 
-import installers
-from installers import noproxy, noproxy_lint, units
+from installers import nodefile, noproxy, noproxy_lint, units
 from installers.config import Config
 from installers.dialects import apt, clients, cloud, environment, java, packages, services
 from installers.dialects.base import Dialect, put, wanted
@@ -123,9 +121,7 @@ class Proxy(Installer):
             if self.want.asserted:
                 manager = environment.manager_environment(host)
                 found.update({f"systemd-manager:{key}": value for key, value in manager.items()})
-        installed = host.read_bytes(units.NODE_FILE)
-        if installed is not None and running_pyz() is not None:
-            found["node-file"] = _sha256(installed)
+        found.update(nodefile.inspect(host))
         found["unit"] = units.inspect(host, units.PROXY, units.PROXY_TEXT)
         return found
 
@@ -136,9 +132,7 @@ class Proxy(Installer):
         if host.is_running_system:
             values = dict(self.want.environment)
             should.update({f"systemd-manager:{key}": value for key, value in values.items()})
-        pyz = running_pyz()
-        if pyz is not None:
-            should["node-file"] = _sha256(pyz.read_bytes())
+        should.update(nodefile.desired())
         should["unit"] = "enabled"
         return should
 
@@ -177,11 +171,9 @@ class Proxy(Installer):
                     # Remembered before the file is written: a kill in between must not lose it.
                     remember(host, self.name, {"reexec": True})
                 self._write(host, dialect)
-        if "node-file" in keys:
-            pyz = running_pyz()
-            if pyz is not None:
-                with log.step("install the node file", path=units.NODE_FILE):
-                    host.write(units.NODE_FILE, pyz.read_bytes(), mode=0o755)
+        if nodefile.SETTING in keys:
+            with log.step("install the node file", path=units.NODE_FILE):
+                nodefile.install(host)
         if "unit" in keys:
             with log.step("install the unit", unit=units.PROXY):
                 units.install(host, units.PROXY, units.PROXY_TEXT)
@@ -211,8 +203,7 @@ class Proxy(Installer):
         for dialect in [*dialects(), *found_dialects(host)]:
             put(host, dialect, {}, secret=False)
         units.remove(host, units.PROXY)
-        host.remove(units.NODE_FILE)
-        host.prune(units.NODE_FILE.rpartition("/")[0])
+        nodefile.remove(host)
         host.remove(APT_CONF)
         if host.is_running_system:
             environment.reexec(host)
@@ -227,7 +218,7 @@ class Proxy(Installer):
             "no_proxy": proxy.no_proxy if proxy.asserted else [],
             "credential_files": self._secret_files(host),
             "tools": {d.name: d.path for d in self._dialects(host) if d.settings(self.want)},
-            "node_file_sha256": _sha256(host.read_bytes(units.NODE_FILE)) or None,
+            "node_file_sha256": nodefile.sha256(host),
         }
 
     def _dialects(self, host: Host) -> list[Dialect]:
@@ -265,13 +256,3 @@ def _veil(secret: str) -> str:
 
 def _list(names: list[str]) -> str:
     return ", ".join(names)
-
-
-def running_pyz() -> Optional[Path]:
-    """The packed file this program runs from, None when it runs from a source tree."""
-    archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
-    return Path(archive) if archive else None
-
-
-def _sha256(data: Optional[bytes]) -> str:
-    return hashlib.sha256(data).hexdigest() if data is not None else ""

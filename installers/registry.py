@@ -18,6 +18,7 @@ ORDER = {
     "driver": "installers.driver:Driver",
     "cuda": "installers.cuda:Cuda",
     "environments": "installers.environments:Environments",
+    "deferred": "installers.deferred.installer:Deferred",
     "seal": "installers.seal:Seal",
 }
 # Their sessions surround every run, also when ``--only`` leaves them out.

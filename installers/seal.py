@@ -32,6 +32,8 @@ _GOES: dict[str, tuple[tuple[str, str], ...]] = {
         ("/var/lib/systemd", "random-seed"),
         ("/var/lib/dhcp", "*.leases"),
     ),
+    # An image of a configured node: its stamp is another machine's.
+    "gpu-config": (("/var/lib/airlock", "gpu-config-*"),),
     "logs": (
         ("/var/log/apt", "*"),
         ("/var/log/journal", "*"),

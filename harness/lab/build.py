@@ -132,7 +132,7 @@ def key(
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
-            **({"tools": canonical(tools.files())} if job.cell.profile.tools else {}),
+            **({"tools": canonical(more)} if (more := tools.added(job.cell.profile).files) else {}),
             **({"broken": dict(job.broken)} if job.broken else {}),
         }
     )
@@ -216,7 +216,7 @@ def _build(
     given: Mapping[str, str],
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
-        _unpack(base, tree, node_file, job.scratch, marked=job.cell.profile.tools)
+        _unpack(base, tree, node_file, job.scratch, tools.added(job.cell.profile))
     modules = cache_dir(MODULES)
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
@@ -288,15 +288,18 @@ def _build(
     }
 
 
-def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, *, marked: bool) -> None:
+def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, added: tools.Added) -> None:
     run_as_root(["mkdir", "-p", str(tree)], timeout=20)
     command = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
     run_as_root([*command, "--exclude=./dev/*", "-f", str(base.tar)], timeout=600)
-    more = {path: text.encode() for path, text in tools.files().items()} if marked else {}
     archive = seam.archive(
-        {**more, NODE_FILE: node_file.path.read_bytes(), _POLICY: b"#!/bin/sh\nexit 101\n"},
-        executable=frozenset({NODE_FILE, _POLICY, *tools.PROGRAMS}),
-        also=tools.LINKS if marked else {},
+        {
+            **{path: text.encode() for path, text in added.files.items()},
+            NODE_FILE: node_file.path.read_bytes(),
+            _POLICY: b"#!/bin/sh\nexit 101\n",
+        },
+        executable=frozenset({NODE_FILE, _POLICY}) | added.programs,
+        also=added.links,
     )
     packed = scratch / "seam.tar"
     packed.write_bytes(archive)

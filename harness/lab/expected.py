@@ -34,6 +34,9 @@ def expected(
         "intercept": scenario.intercept,
         "auth": scenario.auth == "basic",
         "gpu": False,
+        "deferred": "deferred" in cell.profile.installers,
+        # The cards, the agent and the NodeManager of such a node are the lab's.
+        "doubles": ["deferred"] if "deferred" in cell.profile.installers else [],
         "refuses": True,
         "ports": list(scenario.needs.ports),
         "glibc": scenario.needs.glibc or None,

@@ -8,6 +8,14 @@ and at boot. Java is not among them: its runtimes are known by their key stores.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fixtures import dataproc
+
+if TYPE_CHECKING:
+    from harness.cells import Profile
+
 _PROGRAM = '#!/bin/sh\necho "$0: only its name is here" >&2\nexit 69\n'
 _BIN = "usr/local/bin"
 _MAVEN = "opt/maven"
@@ -50,3 +58,22 @@ NAMES = (
 def files() -> dict[str, str]:
     """Path in the tree -> text, of programs and files."""
     return {**PROGRAMS, **_FILES}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What an image gets besides its base. Paths have no leading slash."""
+
+    files: dict[str, str]
+    programs: frozenset[str]
+    links: dict[str, str]
+
+
+def added(profile: Profile) -> Added:
+    """The tools, and a Dataproc node's programs, where the profile tells or configures them."""
+    texts = files() if profile.tools else {}
+    programs = frozenset(PROGRAMS) if profile.tools else frozenset[str]()
+    if "deferred" in profile.installers:
+        texts |= dataproc.files([dataproc.L4])
+        programs |= dataproc.PROGRAMS
+    return Added(texts, programs, LINKS if profile.tools else {})

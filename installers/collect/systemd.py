@@ -7,9 +7,11 @@ from typing import Any, Optional
 
 from installers.collect import dbus
 from installers.collect.reader import Reader
+from installers.deferred import unit as deferred
 
 # Units whose state the facts name, whether or not they exist.
-UNITS = ("airlock-proxy.service",)
+PROXY = "airlock-proxy.service"
+UNITS = (PROXY, deferred.NAME, *deferred.DAEMONS)
 UNIT_PROPERTIES = (
     ("Unit", "LoadState"),
     ("Unit", "ActiveState"),

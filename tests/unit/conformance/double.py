@@ -25,7 +25,7 @@ from harness.node import CellNames, Node, Ran
 from harness.plugin import SESSION
 from harness.transports.base import AgentOperations, TransportError
 from tests.unit.conformance import good
-from tests.unit.conformance.breaks import BREAKS
+from tests.unit.conformance.breaks_deferred import BREAKS
 from tests.unit.conformance.proxy import Proxy
 
 LOGIN = "airlock:p@:/%#secret"

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.conformance import good_deferred
+
 KERNEL = "6.1.0-40-cloud-amd64"
 CERT = "5e" * 32
 STRANGER = "77" * 32
@@ -204,6 +206,8 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
         "received": now + 0.2,
         "os": {"id": "debian", "version_id": "12", "glibc": "2.36"},
         "network": {"listening": ["tcp 0.0.0.0:22", "tcp [::]:22"]},
+        "identity": good_deferred.IDENTITY,
+        "gpu_config": good_deferred.gpu_config(),
         "volumes": [
             {"name": "vda", "size": 100 << 30, "uses": ["/"]},
             {"name": "vdb", "size": 90 << 20, "uses": []},
@@ -307,6 +311,7 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "intercept": True,
         "auth": False,
         "gpu": False,
+        "deferred": True,
         "refuses": True,
         "ports": [53],
         "glibc": "2.36",

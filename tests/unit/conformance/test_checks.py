@@ -12,7 +12,7 @@ from harness.catalog import load_catalog
 from harness.checks import SEVERITIES, Check
 from harness.matrix import find_matrix, load_matrix
 from harness.sabotage import load_sabotages
-from tests.unit.conformance.breaks import BREAKS
+from tests.unit.conformance.breaks_deferred import BREAKS
 from tests.unit.conformance.conftest import ROOT, Said
 
 CONFORMANCE = ROOT / "conformance"
@@ -65,6 +65,20 @@ WORDS = {
         "modules.control-stranger": "got EPERM, not EKEYREJECTED: refused for another reason",
         "modules.control-ours": "refused our own nvidia module: EPERM",
     },
+    "gpu-config-not-required": {"deferred.unit": "10-airlock-gpu.conf: absent"},
+    "gpu-config-of-another-boot": {"deferred.applied": "of another boot"},
+    "gpu-config-failed": {
+        "deferred.applied": "ended as 'failed'",
+        "deferred.daemon": "runs although the configuration failed",
+    },
+    "stamp-of-another-machine": {"deferred.stamp": "the stamp is of machine 0000"},
+    "resource-types-missing": {"deferred.yarn": "resource-types.xml: yarn.resource-types is None"},
+    "calculator-of-memory-alone": {"deferred.yarn": "DefaultResourceCalculator', not"},
+    "task-share-refused": {"deferred.spark": "refuses a task's share of 0.9 of 1"},
+    "node-manager-stopped": {"deferred.daemon": "nodemanager.service is inactive"},
+    "also: an executor that isolates nothing": {"deferred.yarn": "does not isolate GPUs"},
+    "also: a torn yarn-site.xml": {"deferred.yarn": "yarn-site.xml cannot be read"},
+    "also: a task without a share": {"deferred.spark": "tasks share a GPU silently"},
     "stale-environment": {"proxy.environment": "HTTP_PROXY: http://10.0.2.100:9; expected"},
     "stale-profile": {"proxy.profile": "HTTPS_PROXY: http://10.0.2.100:9; expected"},
     "stale-manager": {"proxy.systemd-manager": "https_proxy: http://10.0.2.100:9; expected"},

@@ -173,3 +173,17 @@ def test_a_link_out_of_a_report_is_none(tmp_path: Path, bench: Bench) -> None:
         assert "<script" not in page
         assert 'href="/' not in page
         assert "evil.example" not in page
+
+
+def test_what_checks_saw_of_a_node_s_own_doubles_is_simulated(bench: Bench) -> None:
+    area = cell_of(go(bench, Real(), inherit=False)).checks[0].id.partition(".")[0]
+
+    class Furnished(Real):
+        def up(self, job: Job) -> FakeRunning:
+            running = super().up(job)
+            running.expect = {**running.expect, "doubles": [area]}
+            return running
+
+    checks = cell_of(go(bench, Furnished(), inherit=False)).checks
+    assert {c.simulated for c in checks if c.id.startswith(f"{area}.")} == {True}
+    assert {c.simulated for c in checks if not c.id.startswith(f"{area}.")} <= {False}

@@ -1,0 +1,1 @@
+"""Checks of the deferred configuration: YARN and Spark on the node itself."""

@@ -1,0 +1,1 @@
+"""The deferred configuration, read back by the programs that depend on it."""
