@@ -39,7 +39,7 @@ FILES = """
 SCRIPT = """\
 m=$1; shift
 for d in /lib/modules/*/; do [ -d "$d" ] && printf '%s\\n' "$d"; done
-printf '%s\\n' "$(uname -m)" "$(date +%s)" "$m"
+printf '%s\\n' "$(getconf GNU_LIBC_VERSION 2>/dev/null)" "$(uname -m)" "$(date +%s)" "$m"
 for f in $FILES; do
   if [ -f "$f" ] && [ -r "$f" ]; then printf '%s\\n' "$f"; cat "$f"; printf '%s\\n' "$m"; fi
 done
@@ -57,7 +57,7 @@ def facts(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, An
     ran = run(["/bin/sh", "-c", script, "sh", mark], timeout=timeout)
     head, separator, rest = ran.out.partition(mark.encode() + b"\n")
     lines = head.decode(errors="replace").splitlines()
-    if not separator or len(lines) < 2:
+    if not separator or len(lines) < 3:
         raise TransportError(f"the node's sh could not read files: {ran.err.decode()[-300:]}")
     with tempfile.TemporaryDirectory(prefix="airlock-facts-") as folder:
         for piece in rest.split(mark.encode() + b"\n"):
@@ -70,11 +70,13 @@ def facts(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, An
 
 
 def _read(folder: str, lines: list[str], nonce: str | None, why: str) -> dict[str, Any]:
-    """Reads the fetched tree; ``lines`` are the module folders, the architecture, the clock."""
+    """Reads the fetched tree; ``lines``: module folders, the C library, architecture, clock."""
     found = Collector(folder).collect(nonce)
     reader = Reader(folder)
-    *modules, arch, clock = lines
+    *modules, library, arch, clock = lines
     found["clock"] = float(clock)
+    # getconf(1) says "glibc 2.36"; another C library's knows no such name.
+    found["os"]["glibc"] = library.removeprefix("glibc ") or None
     found["identity"]["hostname"] = reader.line("/proc/sys/kernel/hostname")
     found["identity"]["boot_id"] = reader.line("/proc/sys/kernel/random/boot_id")
     enforce = reader.line("/sys/module/module/parameters/sig_enforce")
@@ -101,6 +103,8 @@ def _read(folder: str, lines: list[str], nonce: str | None, why: str) -> dict[st
         found[name] = None
         unreadable[name] = why
     given = {"identity.boot_id", "kernel.release", "network.routes", "loaded_modules"}
+    if library:
+        given.add("os.glibc")
     found["unreadable"] = {
         name: reason
         for name, reason in unreadable.items()
