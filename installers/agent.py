@@ -50,6 +50,8 @@ URGENT_NICE, USUAL_NICE, PATIENT_NICE = -20, 0, 10
 REQUIRED = object()
 # systemctl(1), is-system-running
 BOOTING = ("initializing", "starting")
+# sd_booted(3)
+BOOTED = Path("/run/systemd/system")
 PATIENCE = 5.0
 
 Request = dict[str, Any]
@@ -172,7 +174,8 @@ class Agent:
 
         ``--wait`` ends at once, or never, when the manager is re-executed meanwhile, as it is when
         its environment changes (seen with systemd 252). So the manager's own answer counts, and it
-        is asked again after a while whether or not the command has ended.
+        is asked again after a while whether or not the command has ended. While it is re-executed
+        it gives none.
         """
         while True:
             # No systemctl: nothing to wait for.
@@ -186,7 +189,8 @@ class Agent:
                     check=False,
                 )
             manager: dict[str, Any] = systemd.collect(Reader())
-            if manager["state"] not in BOOTING:
+            silent = manager["state"] is None and BOOTED.is_dir()
+            if not silent and manager["state"] not in BOOTING:
                 return manager
             time.sleep(0.2)
 
