@@ -83,6 +83,8 @@ def remove(host: Host) -> None:
     """Take them out again."""
     for path in HOOKS:
         host.remove(path)
+        host.prune(path.rpartition("/")[0])
+    host.prune("/etc/kernel")
     units.remove(host, PATH)
     host.remove(units.unit_path(SERVICE))
     host.remove(MARKS)
