@@ -14,21 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.record import Measurement, against
+from fixtures.overlay import OVERLAY
 from harness.pack import pack
 from tests.unit.installers_keyrings.workshop import acme, attributes, key_server, smithy
 
 _ROUNDS = 7
 _LIMIT = 1.0
 # An overlay in a mount namespace, with a few lines of metadata; what follows is timed in it.
-_OVERLAY = """
-set -e
-mount -t tmpfs tmpfs "$WORK"
-mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
-mount --bind /proc "$WORK/root/proc"
-mount --bind /dev "$WORK/root/dev"
-exec "$PYTHON" -m bench.reapply "$WORK/root" "$NODE" "$METADATA"
-"""
+_SCRIPT = OVERLAY + 'exec "$PYTHON" -m bench.reapply "$ROOT" "$NODE" "$METADATA"\n'
 
 
 def bench_reapply() -> Measurement:
@@ -41,7 +34,7 @@ def bench_reapply() -> Measurement:
             "NODE": str(node_file),
             "METADATA": str(metadata),
         }
-        argv = ["unshare", "--mount", "sh", "-c", _OVERLAY]
+        argv = ["unshare", "--mount", "sh", "-c", _SCRIPT]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the copy of this machine failed: {done.stderr[-800:]}")

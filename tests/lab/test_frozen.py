@@ -65,6 +65,14 @@ def in_its_firmware(machine: vm.Machine) -> Iterator[vm.VirtualMachine]:
         yield running
 
 
+def at_rest(machine: vm.Machine, directory: Path) -> frozen.Frozen:
+    """The machine, frozen in its firmware."""
+    with frozen.making(directory) as place:
+        prepared = frozen.prepare(machine, place)
+        with in_its_firmware(prepared) as running:
+            return frozen.freeze(running, place, directory, {})
+
+
 def memory(running: vm.VirtualMachine, path: Path) -> list[bytes]:
     """Pages of the machine's memory."""
     arguments = {"val": START, "size": SIZE, "filename": str(path)}
@@ -118,10 +126,7 @@ def test_a_fork_is_saved_runs_on_and_is_resumed_from_the_files_alone(
 ) -> None:
     machine = bare(tmp_path / "first")
     directory = tmp_path / "frozen"
-    with frozen.making(directory) as place:
-        prepared = frozen.prepare(machine, place)
-        with in_its_firmware(prepared) as running:
-            rest = frozen.freeze(running, place, directory, {})
+    rest = at_rest(machine, directory)
     scratch = tmp_path / "fork"
     scratch.mkdir()
     with vm.VirtualMachine(frozen.fork(rest, replace(machine, directory=scratch))) as running:
@@ -152,10 +157,7 @@ def test_a_fork_on_a_host_that_gives_it_no_time_is_waited_for(tmp_path: Path) ->
     """QEMU stands still for longer than it takes on any machine that has time for it."""
     machine = bare(tmp_path / "first")
     directory = tmp_path / "frozen"
-    with frozen.making(directory) as place:
-        prepared = frozen.prepare(machine, place)
-        with in_its_firmware(prepared) as running:
-            rest = frozen.freeze(running, place, directory, {})
+    rest = at_rest(machine, directory)
     scratch = tmp_path / "fork"
     scratch.mkdir()
     with vm.VirtualMachine(frozen.fork(rest, replace(machine, directory=scratch))) as running:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.overlay import OVERLAY
 from installers import pem, trust
 from installers.config import from_attributes
 from installers.engine import Engine
@@ -30,15 +31,6 @@ from tests.unit.installers.authorities import DAY, make
 REPOSITORY = Path(__file__).parents[3]
 NOW = pem.utc_now()
 # Mount, then run each line of the script with $ROOT; its output is one JSON object a line.
-OVERLAY = """
-set -e
-mount -t tmpfs tmpfs "$WORK"
-mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
-mount --bind /proc "$WORK/root/proc"
-mount --bind /dev "$WORK/root/dev"
-export ROOT="$WORK/root"
-"""
 # Hooks of other packages (a Java key store takes seconds) are not what is tested.
 NO_HOOKS = 'rm -rf "$ROOT/etc/ca-certificates/update.d"\n'
 

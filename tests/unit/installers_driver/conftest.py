@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from fixtures.pki import Identity
+from fixtures.pki import Authority, Identity
+from fixtures.signer import SignerServer
 from tests.unit.installers_driver import material
 
 
@@ -18,3 +21,11 @@ def ours() -> Identity:
 def stranger() -> Identity:
     """An identity that no node knows."""
     return material.identity(name="Stranger")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerServer]:
+    """A signer with keys of its own."""
+    directory = tmp_path_factory.mktemp("s")
+    with SignerServer(Authority(directory / "pki"), directory / "sock") as server:
+        yield server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,13 +26,6 @@ from tests.unit.installers_driver import material
 
 KERNEL = "6.1.0-56-cloud-amd64"
 SOURCES = "deb https://mirror.invalid/debian bookworm main contrib non-free non-free-firmware\n"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerServer]:
-    directory = tmp_path_factory.mktemp("s")
-    with SignerServer(Authority(directory / "pki"), directory / "sock") as server:
-        yield server
 
 
 @pytest.fixture

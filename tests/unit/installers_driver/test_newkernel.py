@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures.pki import Authority
 from fixtures.signer import SignerServer
 from installers import cli, driver, newkernel
 from installers.config import Config
@@ -18,13 +16,6 @@ from installers.host import Host
 from tests.unit.installers_driver.test_driver import KERNEL, SOURCES, _installed
 
 LATER = "6.1.0-60-cloud-amd64"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerServer]:
-    directory = tmp_path_factory.mktemp("s")
-    with SignerServer(Authority(directory / "pki"), directory / "sock") as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import lzma
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures.pki import Authority, Identity
+from fixtures.pki import Identity
 from fixtures.signer import SignerServer
 from installers import audit, cli, modsig
 from installers.asn1 import read_certificate
@@ -18,13 +17,6 @@ from tests.unit.installers_driver import material
 
 BODY = material.module({"name": "nvidia", "vermagic": "6.1.0 SMP "})
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerServer]:
-    directory = tmp_path_factory.mktemp("s")
-    with SignerServer(Authority(directory / "pki"), directory / "sock") as server:
-        yield server
 
 
 def _pack(path: Path, data: bytes) -> None:

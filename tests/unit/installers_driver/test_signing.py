@@ -12,18 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from fixtures.pki import Authority, Identity
+from fixtures.pki import Identity
 from fixtures.signer import SignerServer
 from installers import asn1, modsig, signing
 from installers.signing import Signer, SigningError
 from tests.unit.installers_driver import material
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignerServer]:
-    directory = tmp_path_factory.mktemp("s")
-    with SignerServer(Authority(directory / "pki"), directory / "sock") as server:
-        yield server
 
 
 def test_several_requests_on_one_connection(server: SignerServer) -> None:

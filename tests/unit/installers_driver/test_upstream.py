@@ -26,7 +26,6 @@ from tests.unit.installers_driver import material
 from tests.unit.installers_driver.test_driver import KERNEL, SOURCES
 
 MODULE = material.module({"name": "nvidia", "vermagic": f"{KERNEL} SMP "})
-MAKEFILE = "modules:\n\tcp body nvidia.ko\n"
 # What NVIDIA's runfile does with these options: a shell script that unpacks itself.
 RUNFILE = """\
 #!/bin/sh

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import tempfile
 import threading
@@ -19,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fixtures.overlay import OVERLAY
 from fixtures.pki import Identity, make_ca, make_leaf
+from fixtures.served import server_context
 from installers.config import from_attributes
 from installers.engine import Engine
 from installers.host import Host
@@ -157,12 +158,7 @@ def key_server(*names: str) -> Iterator[KeyServer]:
             """Clients that refuse the certificate are part of the tests."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    leaf = make_leaf(state.ca, ["127.0.0.1", "localhost", *names])
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(leaf.key_and_cert())
-        file.flush()
-        context.load_cert_chain(file.name)
+    context = server_context(make_leaf(state.ca, ["127.0.0.1", "localhost", *names]))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     state.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -252,21 +248,10 @@ def can_overlay() -> bool:
     )
 
 
-_OVERLAY = """
-set -e
-mount -t tmpfs tmpfs "$WORK"
-mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
-mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
-mount --bind /proc "$WORK/root/proc"
-mount --bind /dev "$WORK/root/dev"
-export ROOT="$WORK/root"
-"""
-
-
 def in_overlay(work: Path, *lines: str, lower: str = "/") -> list[str]:
     """Run shell lines with $ROOT, a copy of this machine that is gone afterwards; their outputs."""
     work.mkdir()
-    script = _OVERLAY + "".join(
+    script = OVERLAY + "".join(
         f"{{ {line}\n}} 2>&1 || echo failed: $?\necho @@@\n" for line in lines
     )
     done = subprocess.run(
