@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.checks import fact, not_verified
@@ -21,7 +21,7 @@ def searched(node: Node) -> Sequence[Mapping[str, Any]]:
     return hits
 
 
-def is_configuration(node: Node, path: str) -> bool:
-    """Whether a file may hold a credential if it is listed: /etc, and what tools keep elsewhere."""
-    tools = fact(node, "proxy.tools").values()
-    return path.startswith(CONFIGURATION) or path in {told["path"] for told in tools}
+def configuration(node: Node, paths: Iterable[str]) -> set[str]:
+    """Those that may hold a credential if they are listed: /etc, and what tools keep elsewhere."""
+    tools = {told["path"] for told in fact(node, "proxy.tools").values()}
+    return {path for path in paths if path.startswith(CONFIGURATION) or path in tools}

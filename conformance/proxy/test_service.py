@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from conformance.hygiene.searching import is_configuration, searched
+from conformance.hygiene.searching import configuration, searched
 from conformance.requests import bare_proxy, curl, through_proxy
 from harness.checks import auth, broken, check, fact, fail, not_verified, origin_http, proxy
 from harness.node import Node
@@ -46,7 +46,7 @@ def test_credentials_listed(node: Node) -> None:
     found = {hit["path"] for hit in searched(node)}
     if not found & listed:
         not_verified("the search found the password nowhere, not even where it must be")
-    unlisted = sorted(path for path in found - listed if is_configuration(node, path))
+    unlisted = sorted(configuration(node, found - listed))
     if unlisted:
         fail(f"{len(unlisted)} files hold the proxy password and are not listed", unlisted)
 
