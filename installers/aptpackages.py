@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 from installers import debian
 from installers.errors import NodeError
@@ -34,6 +34,43 @@ class Wish:
         """Whether a package's version is the one that is meant: ``2.23.4-1+cuda12.6``."""
         own, dash, revision = re.sub(r"^\d+:", "", version).rpartition("-")
         return (own if dash else revision) == self.version and self.variant in revision
+
+    def among(self, have: Sequence[str], manager: str) -> list[str]:
+        """What fits of the versions that ``manager`` offers, in their order; NodeError if none."""
+        fitting = [version for version in have if self.fits(version)]
+        if not fitting:
+            offers = f"only {', '.join(have[:5])}" if have else "no such package"
+            extra = f" for {self.variant}" if self.variant else ""
+            raise NodeError(
+                f"{self.name} {self.version}{extra}: {manager} has {offers}",
+                where=self.key,
+                remedy="ask for a version that is there, or add the repository that has it "
+                "(airlock-repositories)",
+            )
+        return fitting
+
+
+def note(
+    host: Host, memory: str, wishes: Sequence[Wish], there: Container[str], already: Container[str]
+) -> list[str]:
+    """Remember, before anything is changed, what will be ours: a kill leaves it known.
+
+    ``there`` are the packages that are installed, ``already`` those that are held. Returns all that
+    is to be held by us.
+    """
+    known = recall(host, memory)
+    names = [wish.name for wish in wishes]
+    added = sorted({*known.get("added", []), *(name for name in names if name not in there)})
+    hold = sorted({*known.get("held", []), *(name for name in names if name not in already)})
+    remember(host, memory, {"added": added, "held": hold})
+    return hold
+
+
+def forget(host: Host, memory: str, keep: set[str]) -> None:
+    """Forget what was ours, but for ``keep``."""
+    known = recall(host, memory)
+    left = {key: sorted(set(known.get(key, [])) & keep) for key in ("added", "held")}
+    remember(host, memory, left if any(left.values()) else {})
 
 
 @contextlib.contextmanager
@@ -79,30 +116,16 @@ def held(host: Host) -> set[str]:
 
 def pins(host: Host, wishes: Sequence[Wish]) -> list[str]:
     """``name=version`` for apt; lists must be fresh. NodeError names what is offered instead."""
-    found = []
-    for wish in wishes:
-        have = debian.offered(host, wish.name)
-        fitting = [version for version in have if wish.fits(version)]
-        if not fitting:
-            offers = f"only {', '.join(have[:5])}" if have else "no such package"
-            extra = f" for {wish.variant}" if wish.variant else ""
-            raise NodeError(
-                f"{wish.name} {wish.version}{extra}: apt has {offers}",
-                where=wish.key,
-                remedy="ask for a version that is there, or add the repository that has it "
-                "(airlock-repositories)",
-            )
-        found.append(f"{wish.name}={fitting[0]}")
-    return found
+    return [
+        f"{wish.name}={wish.among(debian.offered(host, wish.name), 'apt')[0]}" for wish in wishes
+    ]
 
 
 def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
     """Install and hold; with what is installed already brought to the version that is asked for."""
     wanted = pins(host, wishes)
-    names = [wish.name for wish in wishes]
-    known: Mapping[str, Any] = recall(host, memory)
-    before, already = debian.installed(host), held(host)
-    ours = set(known.get("held", []))
+    already = held(host)
+    ours = set(recall(host, memory).get("held", []))
     options = ["install", "--no-install-recommends", "--no-remove"]
     options += ["--allow-downgrades", "--allow-change-held-packages"]
     foreign = sorted((already - ours) & _changed(host, [*options, *wanted]))
@@ -112,10 +135,7 @@ def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
             where="apt-mark",
             remedy=f"release it: apt-mark unhold {' '.join(foreign)}",
         )
-    # Noted before anything is changed: what a kill leaves is known to be ours.
-    added = sorted({*known.get("added", []), *(name for name in names if name not in before)})
-    hold = sorted({*ours, *(name for name in names if name not in already)})
-    remember(host, memory, {"added": added, "held": hold})
+    hold = note(host, memory, wishes, debian.installed(host), already)
     with log.step("packages", pins=wanted):
         host.apt(*options, *wanted, timeout=3 * 3600)
     if hold:
@@ -139,6 +159,5 @@ def release(host: Host, memory: str, keep: Optional[set[str]] = None) -> list[st
     gone = sorted((set(known.get("added", [])) - keep) & set(there))
     if gone:
         host.run(["dpkg", "--purge", *gone], timeout=900)
-    left = {key: sorted(set(known.get(key, [])) & keep) for key in ("added", "held")}
-    remember(host, memory, left if any(left.values()) else {})
+    forget(host, memory, keep)
     return gone

@@ -6,13 +6,13 @@ import configparser
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Optional
 from urllib.parse import urlsplit
 
-from installers.aptpackages import Wish
+from installers.aptpackages import Wish, forget, note
 from installers.errors import NodeError
 from installers.host import Host
-from installers.journal import Log, recall, remember
+from installers.journal import Log, recall
 
 _LOCKED = re.compile(r"(?m)^(\S+)-\d+:[^\s-]+-[^\s-]+$")
 
@@ -77,18 +77,7 @@ def _pins(host: Host, wishes: Sequence[Wish]) -> list[str]:
     for wish in wishes:
         query = ["dnf", "-q", "repoquery", "--showduplicates", "--disableexcludes=all"]
         said = host.run([*query, "--qf", "%{version}-%{release}", wish.name], check=False).out
-        have = said.split()
-        fitting = [version for version in have if wish.fits(version)]
-        if not fitting:
-            offers = f"only {', '.join(have[:5])}" if have else "no such package"
-            extra = f" for {wish.variant}" if wish.variant else ""
-            raise NodeError(
-                f"{wish.name} {wish.version}{extra}: dnf has {offers}",
-                where=wish.key,
-                remedy="ask for a version that is there, or add the repository that has it "
-                "(airlock-repositories)",
-            )
-        found.append(f"{wish.name}-{fitting[-1]}")
+        found.append(f"{wish.name}-{wish.among(said.split(), 'dnf')[-1]}")
     return found
 
 
@@ -96,10 +85,8 @@ def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
     """Install and lock; what is installed already is brought to the version that is asked for."""
     _need_lock(host)
     wanted = _pins(host, wishes)
-    known: dict[str, Any] = recall(host, memory)
-    names = [wish.name for wish in wishes]
-    before, already = _installed(host, names), held(host)
-    mine = set(known.get("held", []))
+    before, already = _installed(host, [wish.name for wish in wishes]), held(host)
+    mine = set(recall(host, memory).get("held", []))
     there = versions(host, wishes)
     wrong = {wish.name for wish in wishes if there.get(wish.name) != wish.version}
     foreign = sorted((already - mine) & wrong)
@@ -109,9 +96,7 @@ def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
             where="dnf versionlock",
             remedy=f"release it: dnf versionlock delete {' '.join(foreign)}",
         )
-    added = sorted({*known.get("added", []), *(name for name in names if name not in before)})
-    hold = sorted({*mine, *(name for name in names if name not in already)})
-    remember(host, memory, {"added": added, "held": hold})
+    hold = note(host, memory, wishes, before, already)
     unlock(host, sorted(mine & already))
     with log.step("packages", pins=wanted):
         host.run(["dnf", "-y", "-q", "install", *wanted], timeout=3 * 3600)
@@ -147,6 +132,5 @@ def release(host: Host, memory: str, keep: Optional[set[str]] = None) -> list[st
         unlock(host, sorted(mine & held(host)))
     if gone:
         host.run(["rpm", "-e", *gone], timeout=900)
-    left = {key: sorted(set(known.get(key, [])) & keep) for key in ("added", "held")}
-    remember(host, memory, left if any(left.values()) else {})
+    forget(host, memory, keep)
     return gone
