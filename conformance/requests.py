@@ -13,9 +13,7 @@ CLEAN = ("env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_AL
 SECONDS = 60
 
 # curl(1), EXIT CODES.
-PROXY_REFUSED = 56
 BAD_CERTIFICATE = 60
-BAD_CA_FILE = 77
 
 
 def curl(url: str, *options: str) -> list[str]:

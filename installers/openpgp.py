@@ -34,20 +34,6 @@ HASHES = {
     12: "sha3-256",
     14: "sha3-512",
 }
-ALGORITHMS = {
-    1: "RSA",
-    2: "RSA",
-    3: "RSA",
-    16: "Elgamal",
-    17: "DSA",
-    18: "ECDH",
-    19: "ECDSA",
-    22: "EdDSA",
-    25: "X25519",
-    26: "X448",
-    27: "Ed25519",
-    28: "Ed448",
-}
 _SALT_SIZES = {8: 16, 9: 24, 10: 32, 11: 16, 12: 16, 14: 32}
 # A key with more than this is an attack on its reader; Debian's own keyring has some hundreds.
 _MOST_PACKETS = 20000
@@ -85,11 +71,6 @@ class Key:
     def key_id(self) -> str:
         """The 16 hex digits by which old signatures name their issuer."""
         return self.fingerprint[:16] if self.version == 6 else self.fingerprint[-16:]
-
-    @property
-    def algorithm_name(self) -> str:
-        """``RSA``, ``EdDSA``, ... or the number of one that is not known here."""
-        return ALGORITHMS.get(self.algorithm, f"algorithm {self.algorithm}")
 
     @property
     def hashed(self) -> bytes:

@@ -24,7 +24,6 @@ from installers.journal import Log, recall, remember
 
 _REEXEC = "systemd-manager:reexec"
 
-
 # Compares values that must not be shown; of no use to who reads the digests later.
 _VEIL = secrets.token_bytes(16)
 _FAMILIES = {"debian", "ubuntu", "rhel", "fedora", "centos", "rocky", "almalinux", "amzn"}

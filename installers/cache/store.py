@@ -30,10 +30,6 @@ class DeniedError(StoreError):
     """A store refuses what was asked: no permission. Asking again would not help."""
 
 
-class OfflineError(StoreError):
-    """Something wanted the network although this node is told to be offline."""
-
-
 class TamperedError(NodeError):
     """What a store holds is not what was put there. ``what`` says how that shows."""
 

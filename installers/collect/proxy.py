@@ -95,12 +95,8 @@ class _Files:
 
 def _lines(text: Optional[str], pattern: str) -> list[str]:
     """Redacted lines that match, comments left out; [] where the file is not there."""
-    found = []
-    for line in (text or "").splitlines():
-        stripped = line.strip()
-        if not stripped.startswith(("#", ";")) and re.search(pattern, stripped, re.I):
-            found.append(redact(stripped))
-    return found
+    lines = (line.strip() for line in COMMENT.sub("", text or "").splitlines())
+    return [redact(line) for line in lines if re.search(pattern, line, re.I)]
 
 
 def _provenance(state: Optional[str]) -> dict[str, Any]:

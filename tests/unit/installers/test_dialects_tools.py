@@ -19,7 +19,6 @@ from tests.unit.installers.tools import PASSWORD, URL, Recorder, needs, run, set
 
 # No blank at the ends: what is stripped is told in a note.
 SECRET = "p@:/%#'\" $x;y #z\\é"
-FOREIGN_INI = "# kept\n[{section}]\n{key} = stale\nother = 1\n\n[more]\nx = y\n"
 
 
 def through(port: int, secret: str = SECRET, user: str = "b%b", **more: str) -> Wanted:
