@@ -18,6 +18,7 @@ from fixtures.pki import Authority
 from fixtures.squid import Squid
 from harness.state import cache_dir
 from installers import cli
+from tests.lab.logged import logged
 from tests.unit.installers.test_trust import fresh
 from tests.unit.installers_engine.root import MEMORY, needs_chroot, prepare
 from tests.unit.installers_keyrings.conftest import Keys
@@ -94,6 +95,7 @@ def test_the_ledger_holds_no_host_that_the_plan_did_not_name(
     assert squid.rows() == [], "plan asked somebody"
     applied = node("apply", root, given, capsys)
     assert applied["exit"] == 0, applied
+    logged(squid, method="GET", url=f"{origin.url}/pks/{keys.good}", status=200)
     rows = squid.rows()
     seen = {str(row["host"]) for row in rows}
     assert seen == {NAME}

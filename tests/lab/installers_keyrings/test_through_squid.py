@@ -21,6 +21,7 @@ from installers.host import Host
 from installers.journal import JOURNAL
 from installers.keyrings import Keyrings
 from installers.proxy import Proxy
+from tests.lab.logged import logged
 from tests.unit.installers_keyrings.conftest import Keys
 from tests.unit.installers_keyrings.workshop import KEYRING, acme, attributes, make_root
 
@@ -77,9 +78,8 @@ def test_the_fall_back_goes_through_the_proxy(
     host = make_root(tmp_path / "root", ca=authority.proxy)
     assert apply(host, squid, origin, keys.good, PASSWORD).exit == Exit.PASS
     assert host.exists(KEYRING)
-    opened = [(row["method"], row["status"], row["user"]) for row in squid.rows()]
-    assert ("GET", 404, "al@ce") in opened
-    assert ("GET", 200, "al@ce") in opened
+    logged(squid, method="GET", status=404, user="al@ce")
+    logged(squid, method="GET", status=200, user="al@ce")
     assert PASSWORD not in (host.read(JOURNAL) or "")
     assert quote(PASSWORD, safe="") not in (host.read(JOURNAL) or "")
 
