@@ -73,7 +73,15 @@ def started_at(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == "Z" and not _other_threads(pid) else int(fields[19])
+
+
+def _other_threads(pid: int) -> bool:
+    """Whether threads of a process whose first is a zombie live on: they hold its files, locks."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 @dataclass

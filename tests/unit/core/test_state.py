@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -160,3 +161,22 @@ def test_a_nursery_without_a_lock_is_swept_when_it_is_old(own_state: Path) -> No
     os.utime(nursery, (0, 0))
     sweep()
     assert not nursery.exists()
+
+
+def test_a_process_lives_as_long_as_one_of_its_threads() -> None:
+    """The first thread may go before the others, which hold the process's locks until they end."""
+    number = {"x86_64": 60, "aarch64": 93}[platform.machine()]  # exit(2): of one thread alone
+    script = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(300,)).start()\n"
+        f"ctypes.CDLL(None).syscall({number}, 0)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        deadline = time.monotonic() + 20
+        while ") Z" not in Path(f"/proc/{process.pid}/stat").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert started_at(process.pid) is not None
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert started_at(process.pid) is None
