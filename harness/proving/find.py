@@ -126,17 +126,23 @@ def _is(path: str) -> bool:
     return os.access(path, os.X_OK)
 
 
+def _run(
+    argv: Sequence[str], env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
 def _version(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     """The first thing in what a program says that looks like a version."""
     try:
-        ran = subprocess.run(
-            argv,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        ran = _run(argv, {**os.environ, **(env or {})}, 60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InfraError(f"{argv[0]} does not run: {error}") from error
     match = re.search(r"\d+(\.\d+)+", ran.stdout + ran.stderr)
@@ -196,14 +202,7 @@ def _kept(kind: str, source: Path) -> Path:
 
 def _make(argv: Sequence[str], env: Mapping[str, str]) -> None:
     try:
-        ran = subprocess.run(
-            argv,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        ran = _run(argv, env, 600)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InfraError(f"{argv[0]}: {error}") from error
     if ran.returncode:
