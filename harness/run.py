@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from harness.broker import Broker
+from harness.cached import evict
 from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
@@ -96,6 +97,8 @@ def run(request: Request) -> Outcome:
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
+        for line in evict():
+            console.note(f"let go, not used for long: {line}")
         directory = request.out / record.id
         (directory / "cells").mkdir(parents=True)
         providers = {

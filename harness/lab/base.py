@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cached import exclusive, used
 from harness.errors import InfraError
 from harness.lab.namespace import host_env
 from harness.state import cache_dir
@@ -65,14 +64,6 @@ def canonical(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Only one process or thread at a time makes ``path``; the others wait and then find it."""
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, hex."""
     with path.open("rb") as f:
@@ -109,6 +100,7 @@ def build(image: Image, *, log: Path, fresh: bool = False) -> Base:
     """
     directory = cache_dir("base") / canonical(recipe(image))[:32]
     with exclusive(directory):
+        used(directory)
         if not fresh and (found := find(image)):
             return found
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix="partial-") as tmp:

@@ -22,11 +22,12 @@ from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
+from harness.cached import exclusive, used
 from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab import canary, disk, packages, seam, tools
-from harness.lab.base import Base, canonical, exclusive
-from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
+from harness.lab.base import Base, canonical
+from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
 from harness.lab.surroundings import script
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
 from harness.state import cache_dir
@@ -171,6 +172,7 @@ def build(
     given = build_attributes(job, proxy, authority, origin)
     directory = cache_dir("images") / key(job, base, node_file, authority, given)[:32]
     with exclusive(directory):
+        used(directory)
         if (found := _find(directory)) is not None:
             with job.phase("build", f"the image built {found.manifest['built']}") as phase:
                 phase.outcome = "cached"
@@ -314,7 +316,7 @@ def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
         [*_PYTHON, "apply", "--metadata", url, "--only", only, "--json"], timeout=_APPLY_SECONDS
     )
     (job.capsule / "apply.json").write_text(out)
-    tail = _tail(job.capsule / "build.log")
+    tail = last_words(job.capsule / "build.log")
     try:
         results: dict[str, Any] = json.loads(out)
     except ValueError as e:
@@ -363,7 +365,7 @@ def _run_script(job: Job, chamber: Chamber, origin: Origin) -> None:
         return
     code, _ = chamber.run(["/bin/sh", "-c", script(text, origin)], timeout=_APPLY_SECONDS)
     if code:
-        tail = _tail(job.capsule / "build.log")
+        tail = last_words(job.capsule / "build.log")
         raise InfraError(f"the scenario's script in the image ended with {code}: {tail}")
 
 
@@ -394,7 +396,3 @@ def _step_end(journal: str, installer: str) -> float | None:
         if entry.get("installer") == installer and entry.get("event") == "end":
             end = float(entry["t"])
     return end
-
-
-def _tail(log: Path) -> str:
-    return " | ".join(log.read_text(errors="replace").strip().splitlines()[-4:])

@@ -22,16 +22,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from harness.cached import exclusive, used
 from harness.errors import InfraError, UsageError
 from harness.lab import disk, migration
-from harness.lab.base import exclusive
+from harness.lab.base import canonical
 from harness.lab.namespace import host_env
 from harness.lab.vm import Machine, VirtualMachine
+from harness.state import cache_dir
 
 Method = Literal["memory", "snapshot"]
 #: Chooses the way by hand: for a QEMU whose experimental capability is there and broken.
@@ -137,11 +139,19 @@ def beside(directory: Path) -> Path:
 def making(directory: Path) -> Iterator[Path]:
     """A place to prepare what will be ``directory``; only one process prepares it at a time."""
     with exclusive(directory):
+        used(directory)
         place = Path(tempfile.mkdtemp(dir=directory.parent, prefix="partial-"))
         try:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def keep_boot(place: Path, machine: Machine, requests: Sequence[Mapping[str, Any]]) -> None:
+    """The evidence of the boot goes with the frozen machine. ``requests``: the proxy's rows."""
+    (place / "boot-requests.json").write_text(json.dumps(requests))
+    shutil.copy(machine.console, place / "boot-console.log")
+    shutil.copy(machine.capture, place / "boot.pcap")
 
 
 def freeze(vm: VirtualMachine, place: Path, directory: Path, notes: dict[str, Any]) -> Frozen:
@@ -162,6 +172,15 @@ def freeze(vm: VirtualMachine, place: Path, directory: Path, notes: dict[str, An
     shutil.rmtree(directory, ignore_errors=True)
     place.rename(directory)
     return Frozen(directory, manifest)
+
+
+def place_of(
+    machine: Machine, image: Sequence[str], metadata: Mapping[str, str], store: object
+) -> Path:
+    """Where such a node is kept: by all that decides what it is. ``store``: its firmware's."""
+    made_of = {"image": list(image), "metadata": dict(metadata), "firmware": store}
+    key = canonical({**made_of, "machine": signature(machine)})
+    return cache_dir("frozen") / key[:32]
 
 
 def signature(machine: Machine) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def host_env() -> dict[str, str]:
     return {**os.environ, "PATH": PATH, "LC_ALL": "C.UTF-8"}
 
 
+def last_words(log: Path) -> str:
+    """The last four lines of a log, as one."""
+    lines = log.read_text(errors="replace").strip().splitlines()[-4:]
+    return " | ".join(lines) or "it said nothing"
+
+
 def run_as_root(
     argv: Sequence[str], *, timeout: float, stdin: IO[bytes] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
@@ -136,7 +142,7 @@ class Chamber:
             _send(ours, spec)
             ours.settimeout(30)
             message, fds, _, _ = socket.recv_fds(ours, 65536, 2)
-            answer = json.loads(message) if message else {"error": self._last_words()}
+            answer = json.loads(message) if message else {"error": last_words(self.log)}
             if "error" in answer or len(fds) != 2:
                 raise InfraError(
                     f"the build namespace could not be made: {answer.get('error', 'no sockets')}",
@@ -166,14 +172,10 @@ class Chamber:
         try:
             answer = _receive(self._control)
         except (TimeoutError, OSError, ValueError) as e:
-            raise InfraError(f"the build namespace died: {self._last_words()}") from e
+            raise InfraError(f"the build namespace died: {last_words(self.log)}") from e
         if "error" in answer:
             raise InfraError(f"{argv[0]}: {answer['error']}")
         return int(answer["code"]), str(answer["out"])
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()[-4:]
-        return " | ".join(lines) or "it said nothing"
 
     def __exit__(self, *_: object) -> None:
         self.close()

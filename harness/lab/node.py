@@ -28,7 +28,7 @@ from harness.lab import (
     surroundings,
     vm,
 )
-from harness.providers.base import Job
+from harness.providers.base import Job, NodeFailed
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
 
@@ -238,7 +238,25 @@ class QemuNode:
         return running
 
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
-        """Boot from the firmware up, and wait for the node's word that it is ready."""
+        """Boot, and once more if the initramfs gave up.
+
+        Its udev can lose a race on a slow host (``udevadm control --exit``: Broken pipe). An image
+        that cannot be booted fails the second time too, and both are phases of the report.
+        """
+        try:
+            return self._boot_machine(machine)
+        except vm.InitramfsError as first:
+            self._job.say("boot", f"{first.message}; once more")
+            self.transport.close()
+            if self._vm is not None:
+                self._vm.stop()
+        try:
+            return self._boot_machine(machine)
+        except vm.InitramfsError as second:
+            raise NodeFailed(f"twice: {second.message}") from second
+
+    def _boot_machine(self, machine: vm.Machine) -> vm.VirtualMachine:
+        """From the firmware up, until the node says that it is ready."""
         job, built = self._job, self._built
         if built is None:
             raise InfraError("nothing was built")
@@ -250,7 +268,7 @@ class QemuNode:
             running = self._start(machine)
             try:
                 ready = self.transport.wait_ready(
-                    timeout=_READY_SECONDS, alive=running.check_alive, check=job.check
+                    timeout=_READY_SECONDS, alive=running.check_booting, check=job.check
                 )
             except InfraError as e:
                 raise running.explain(e) from e
@@ -264,45 +282,31 @@ class QemuNode:
         if built is None:
             raise InfraError("nothing was built")
         machine = self._machine(job.scratch)
-        known = surroundings.enrolled(job.cell.scenario, self._authority)
-        key = base.canonical(
-            {
-                "image": built.directory.name,
-                "metadata": dict(values),
-                "machine": frozen.signature(machine),
-                "certificate": known[0].sha256 if known else None,
-                **({"also": [each.sha256 for each in known[1:]]} if known[1:] else {}),
-                **({"enforced": False} if job.cell.scenario.firmware.switched_off else {}),
-            }
+        directory = frozen.place_of(
+            machine,
+            # Built anew it is another disk, though it be made of the same things.
+            [built.directory.name, built.manifest["built"]],
+            values,
+            surroundings.firmware_of(job.cell.scenario, self._authority),
         )
-        directory = cache_dir("frozen") / key[:32]
-        found = frozen.find(directory)
-        while found is None:
-            with frozen.making(directory) as place:
-                if (found := frozen.find(directory)) is None:
-                    running = self._power_on(frozen.prepare(machine, place))
-                    # A boot that went wrong, on a busy host for one, is not for others to inherit.
-                    kept = directory if self._state == "running" else frozen.beside(directory)
-                    with job.phase("freeze", "once its agent has hashed the modules"):
-                        # Else each fork would hash them again: seconds, in an emulated machine.
-                        self.transport.facts(timeout=_WARM_SECONDS)
-                        # What a fork does first it finds in memory, and nothing to write back.
-                        self.transport.thaw(self.name, at.MAC)
-                        self.transport.run(["sync"])
-                        self._keep_boot(place)
-                        found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
-                    self.transport.close()
-                    self._own_rows = len(self._proxy.rows()) if self._proxy else 0
-                    return found
-        return found
-
-    def _keep_boot(self, place: Path) -> None:
-        """The evidence of the boot goes with the frozen machine."""
-        rows = self._proxy.rows() if self._proxy else []
-        (place / "boot-requests.json").write_text(json.dumps(rows))
-        if self._vm is not None:
-            shutil.copy(self._vm.machine.console, place / "boot-console.log")
-            shutil.copy(self._vm.machine.capture, place / "boot.pcap")
+        with frozen.making(directory) as place:
+            if (found := frozen.find(directory)) is not None:
+                return found
+            running = self._power_on(frozen.prepare(machine, place))
+            # A boot that went wrong, on a busy host for one, is not for others to inherit.
+            kept = directory if self._state == "running" else frozen.beside(directory)
+            with job.phase("freeze", "once its agent has hashed the modules"):
+                # Else each fork would hash them again: seconds, in an emulated machine.
+                self.transport.facts(timeout=_WARM_SECONDS)
+                # What a fork does first it finds in memory, and nothing to write back.
+                self.transport.thaw(self.name, at.MAC)
+                self.transport.run(["sync"])
+                rows = self._proxy.rows() if self._proxy else []
+                frozen.keep_boot(place, running.machine, rows)
+                found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
+            self.transport.close()
+            self._own_rows = len(rows)
+            return found
 
     def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
         job = self._job

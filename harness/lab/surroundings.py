@@ -139,6 +139,12 @@ def enrolled(scenario: Scenario, authority: Authority) -> list[Identity]:
     return [*ours, *([authority.stranger] if scenario.firmware.stranger else [])]
 
 
+def firmware_of(scenario: Scenario, authority: Authority) -> dict[str, object]:
+    """What :func:`enroll` writes, in short: for the key of what depends on it."""
+    known = [identity.sha256 for identity in enrolled(scenario, authority)]
+    return {"certificates": known, "enforced": not scenario.firmware.switched_off}
+
+
 def enroll(scenario: Scenario, machine: Machine, authority: Authority, directory: Path) -> None:
     """Write the machine's variable store."""
     known = []

@@ -24,7 +24,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab.firmware import Firmware
-from harness.lab.namespace import host_env
+from harness.lab.namespace import host_env, last_words
 
 #: Seconds for what takes a fraction of one on a quiet host. Whether QEMU lives is seen meanwhile,
 #: so patience with a host that is overcommitted costs nothing.
@@ -178,6 +178,10 @@ def _answer(name: str, stream: Iterable[bytes]) -> Any:
     raise InfraError(f"QEMU went away during {name}")
 
 
+class InitramfsError(InfraError):
+    """The machine will not boot by itself any more: it stands in the shell of its initramfs."""
+
+
 class VirtualMachine:
     """A running machine. Use it as a context manager: leaving it ends QEMU."""
 
@@ -214,17 +218,26 @@ class VirtualMachine:
         """Raise :class:`InfraError` with QEMU's own words and the console's tail if it is gone."""
         if self._process is None or self._process.poll() is None:
             return
-        said = " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-4:])
+        said = last_words(self._log)
         raise InfraError(
-            f"QEMU ended with {self._process.returncode}: {said or 'it said nothing'}",
+            f"QEMU ended with {self._process.returncode}: {said}",
             hint=f"serial console: {self.console_tail(3) or 'empty'}",
         )
+
+    def check_booting(self) -> None:
+        """check_alive, and :class:`InitramfsError` once the console shows that one's prompt."""
+        self.check_alive()
+        if self.console_tail(1).rstrip().endswith("(initramfs)"):
+            tail = self.console_tail(8).replace("\n", " | ")
+            raise InitramfsError(f"the initramfs gave up; serial console: {tail}")
 
     def explain(self, error: InfraError) -> InfraError:
         """What broke the channel: in QEMU's words if it died, else in its console's.
 
         A dying QEMU takes its sockets first: its status is there a moment later.
         """
+        if isinstance(error, InitramfsError):
+            return error
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None:
                 self._process.wait(1)

@@ -15,7 +15,7 @@ from fixtures import daemons, keeper
 from fixtures.errors import FixtureError
 from harness import doctor
 from harness.errors import InfraError
-from harness.lab.namespace import host_env
+from harness.lab.namespace import host_env, last_words
 from harness.proving.cases import Case
 from harness.proving.tools import MODEL, Found
 from harness.state import RunRecord, private_dir, state_dir
@@ -106,9 +106,8 @@ def _run(folder: Path) -> list[dict[str, Any]]:
             raise InfraError(f"the programs did not end within {SECONDS} s") from error
     answers = folder / "answers.json"
     if not answers.exists():
-        lines = log.read_text(errors="replace").strip().splitlines()[-3:]
         raise InfraError(
-            f"the chamber could not be made: {' | '.join(lines) or 'it said nothing'}",
+            f"the chamber could not be made: {last_words(log)}",
             hint="airlock doctor names what is missing",
         )
     told = json.loads(answers.read_text())

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab.base import canonical, exclusive
+from harness.cached import exclusive
+from harness.lab.base import canonical
 from harness.state import cache_dir
 
 HERE = Path(__file__).parent

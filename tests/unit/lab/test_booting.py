@@ -1,0 +1,74 @@
+"""A boot that ends in the initramfs's shell."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.lab import vm
+from harness.lab.firmware import Firmware
+from harness.lab.node import QemuNode
+from harness.providers.base import NodeFailed
+
+LAST = (
+    "Begin: Running /scripts/init-bottom ... Failed to send exit request: Broken pipe\r\n"
+    "BusyBox v1.37.0 (Debian) built-in shell (ash)\r\n\r\n(initramfs) "
+)
+
+
+def machine(directory: Path) -> vm.Machine:
+    return vm.Machine(
+        directory=directory,
+        root=directory / "root.qcow2",
+        esp=directory / "esp.img",
+        firmware=Firmware(directory, directory),
+        variables=directory / "vars.fd",
+        proxy_port=None,
+        metadata_port=None,
+    )
+
+
+@pytest.mark.parametrize("said", ["[  OK  ] Started ssh.service\r\n", "", LAST + "\r\nls\r\n$ "])
+def test_a_machine_that_boots_is_left_alone(said: str, tmp_path: Path) -> None:
+    running = vm.VirtualMachine(machine(tmp_path))
+    running.machine.console.write_text(said)
+    running.check_booting()
+
+
+def test_the_prompt_on_the_console_is_seen_at_once(tmp_path: Path) -> None:
+    running = vm.VirtualMachine(machine(tmp_path))
+    running.machine.console.write_text(LAST)
+    with pytest.raises(vm.InitramfsError, match=r"console: .*Broken pipe") as caught:
+        running.check_booting()
+    assert running.explain(caught.value) is caught.value
+
+
+@pytest.mark.parametrize("bad_boots", [1, 2])
+def test_it_is_booted_once_more(bad_boots: int, tmp_path: Path) -> None:
+    said: list[str] = []
+    ended: list[str] = []
+    boots = 0
+
+    def boot(_: vm.Machine) -> str:
+        nonlocal boots
+        boots += 1
+        if boots <= bad_boots:
+            raise vm.InitramfsError("the initramfs gave up")
+        return "running"
+
+    node: Any = SimpleNamespace(
+        _boot_machine=boot,
+        _job=SimpleNamespace(say=lambda _, line: said.append(line)),
+        transport=SimpleNamespace(close=lambda: ended.append("channel")),
+        _vm=SimpleNamespace(stop=lambda: ended.append("machine")),
+    )
+    failing = pytest.raises(NodeFailed, match="twice: the initramfs gave up")
+    with failing if bad_boots == 2 else contextlib.nullcontext():
+        QemuNode._power_on(node, machine(tmp_path))
+    assert boots == 2
+    assert said == ["the initramfs gave up; once more"]
+    assert ended == ["channel", "machine"]
