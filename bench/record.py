@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,7 +38,14 @@ class Measurement:
 
     def __post_init__(self) -> None:
         self.ratio = self.peer / self.ours if self.ours else float("inf")
-        self.versions = {"python": platform.python_version(), **self.versions}
+        self.versions = {"python": _interpreter(), **self.versions}
+
+
+def _interpreter() -> str:
+    """One that was built without optimisation takes more than twice as long."""
+    built = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    how = "with" if "--enable-optimizations" in built else "without"
+    return f"{platform.python_version()}, built {how} --enable-optimizations"
 
 
 def against(
