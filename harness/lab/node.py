@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.deadline import DeadlinePassed
 from harness.errors import AirlockError, InfraError
 from harness.lab import addresses as at
 from harness.lab import (
@@ -31,6 +32,7 @@ from harness.lab import (
 from harness.providers.base import Job, NodeFailed
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
+from harness.transports.base import TransportError
 
 if TYPE_CHECKING:
     from fixtures.daemons import SquidInstall
@@ -238,10 +240,9 @@ class QemuNode:
         return running
 
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
-        """Boot, and once more if the initramfs gave up.
+        """Boot, and once more if the initramfs gave up; both are phases of the report.
 
-        Its udev can lose a race on a slow host (``udevadm control --exit``: Broken pipe). An image
-        that cannot be booted fails the second time too, and both are phases of the report.
+        Its udev can lose a race on a slow host (``udevadm control --exit``: Broken pipe).
         """
         try:
             return self._boot_machine(machine)
@@ -257,9 +258,7 @@ class QemuNode:
 
     def _boot_machine(self, machine: vm.Machine) -> vm.VirtualMachine:
         """From the firmware up, until the node says that it is ready."""
-        job, built = self._job, self._built
-        if built is None:
-            raise InfraError("nothing was built")
+        job, built = self._job, self._image
         with job.phase("boot", "firmware, boot chain, units"):
             surroundings.enroll(job.cell.scenario, machine, self._authority, job.scratch)
             if machine.variables_format == "qcow2":
@@ -270,7 +269,7 @@ class QemuNode:
                 ready = self.transport.wait_ready(
                     timeout=_READY_SECONDS, alive=running.check_booting, check=job.check
                 )
-            except InfraError as e:
+            except (TransportError, DeadlinePassed) as e:
                 raise running.explain(e) from e
             self._state = str(ready.get("state"))
             job.say("boot", f"ready: {self._state}")
@@ -278,9 +277,7 @@ class QemuNode:
 
     def _frozen(self, values: Mapping[str, str]) -> frozen.Frozen:
         """The ready machine at rest, from the cache or booted now."""
-        job, built = self._job, self._built
-        if built is None:
-            raise InfraError("nothing was built")
+        job, built = self._job, self._image
         machine = self._machine(job.scratch)
         directory = frozen.place_of(
             machine,
@@ -329,6 +326,12 @@ class QemuNode:
         return self._macs[-1]
 
     @property
+    def _image(self) -> build.Built:
+        if self._built is None:
+            raise InfraError("nothing was built")
+        return self._built
+
+    @property
     def transport(self) -> AgentTransport:
         if self._transport is None:
             raise InfraError("the node is not up")
@@ -341,10 +344,8 @@ class QemuNode:
 
     def exercise(self) -> None:
         """The three controls, the egress probes and the canary search."""
-        if self._built is None:
-            raise InfraError("nothing was built")
         if "driver" in self._job.cell.profile.installers:
-            stranger = self._built.stranger("nvidia.ko").read_bytes()
+            stranger = self._image.stranger("nvidia.ko").read_bytes()
             self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
         if not self._job.options.reproducing:
@@ -377,7 +378,7 @@ class QemuNode:
 
     def keep_evidence(self, capsule: Path) -> None:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
-        if self._transport is not None:
+        if self._transport is not None and self._transport.heard:
             with contextlib.suppress(AirlockError, OSError):
                 # Merged: a fork has another machine id than its journal began under.
                 journal = self._transport.run(["journalctl", "--merge", "--no-pager"], timeout=60)

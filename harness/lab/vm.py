@@ -25,6 +25,7 @@ from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab.firmware import Firmware
 from harness.lab.namespace import host_env, last_words
+from reports.text import plain
 
 #: Seconds for what takes a fraction of one on a quiet host. Whether QEMU lives is seen meanwhile,
 #: so patience with a host that is overcommitted costs nothing.
@@ -236,8 +237,6 @@ class VirtualMachine:
 
         A dying QEMU takes its sockets first: its status is there a moment later.
         """
-        if isinstance(error, InitramfsError):
-            return error
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None:
                 self._process.wait(1)
@@ -254,8 +253,7 @@ class VirtualMachine:
             text = self.machine.console.read_bytes()[-16384:].decode(errors="replace")
         except FileNotFoundError:
             return ""
-        plain = "".join(c for c in text if c == "\n" or c.isprintable())
-        return "\n".join([line for line in plain.splitlines() if line.strip()][-lines:])
+        return "\n".join([line for line in plain(text).splitlines() if line.strip()][-lines:])
 
     def monitor(self, *commands: Command, timeout: float = PATIENCE) -> list[Any]:
         """Send QMP commands, in order; return what each answered.

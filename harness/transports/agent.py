@@ -70,6 +70,11 @@ class AgentTransport(AgentOperations):
         deadline.done()
         return event
 
+    @property
+    def heard(self) -> bool:
+        """Whether the agent has said anything yet; before that nothing it is asked is answered."""
+        return self._lines is not None and bool(self._lines.heard())
+
     def close(self) -> None:
         """See Transport."""
         with self._lock:

@@ -52,6 +52,7 @@ def test_a_machine_that_never_gets_ready_is_reported_with_its_console(
     transport = AgentTransport(running.machine.channel, name="empty")
     with pytest.raises(DeadlinePassed, match="ready") as caught:
         transport.wait_ready(timeout=15, alive=running.check_alive)
+    assert not transport.heard
     transport.close()
     assert "serial console: " in str(running.explain(caught.value))
     assert "BdsDxe" in str(running.explain(caught.value))

@@ -13,6 +13,7 @@ from harness.lab import vm
 from harness.lab.firmware import Firmware
 from harness.lab.node import QemuNode
 from harness.providers.base import NodeFailed
+from harness.transports.base import Ran
 
 LAST = (
     "Begin: Running /scripts/init-bottom ... Failed to send exit request: Broken pipe\r\n"
@@ -42,9 +43,34 @@ def test_a_machine_that_boots_is_left_alone(said: str, tmp_path: Path) -> None:
 def test_the_prompt_on_the_console_is_seen_at_once(tmp_path: Path) -> None:
     running = vm.VirtualMachine(machine(tmp_path))
     running.machine.console.write_text(LAST)
-    with pytest.raises(vm.InitramfsError, match=r"console: .*Broken pipe") as caught:
+    with pytest.raises(vm.InitramfsError, match=r"console: .*Broken pipe"):
         running.check_booting()
-    assert running.explain(caught.value) is caught.value
+
+
+def test_colours_of_the_console_are_no_part_of_a_message(tmp_path: Path) -> None:
+    running = vm.VirtualMachine(machine(tmp_path))
+    running.machine.console.write_bytes(b"[\x1b[0;32m  OK  \x1b[0m] Started \x1b[1mssh\x1b[0m\r\n")
+    assert running.console_tail() == "[  OK  ] Started ssh"
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_node_that_never_spoke_is_not_asked_for_its_journal(heard: bool, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def run(argv: list[str], timeout: float) -> Ran:
+        del timeout
+        asked.append(argv)
+        return Ran(0, b"journal", b"")
+
+    node: Any = SimpleNamespace(
+        _transport=SimpleNamespace(heard=heard, run=run),
+        _vm=None,
+        _rest=None,
+        _proxy=None,
+        _secrets=dict,
+    )
+    QemuNode.keep_evidence(node, tmp_path)
+    assert (tmp_path / "journal.txt").exists() == heard == bool(asked)
 
 
 @pytest.mark.parametrize("bad_boots", [1, 2])
