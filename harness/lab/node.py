@@ -133,8 +133,8 @@ class QemuNode:
     def _tools(self) -> None:
         from fixtures import daemons
 
-        proxied = self._job.cell.scenario.proxied
-        self._install = daemons.squid(state_dir() / "daemons") if proxied else None
+        if self._job.cell.scenario.proxied:
+            self._install = daemons.squid(state_dir() / "daemons")
 
     def _make_proxy(self, directory: Path, scenario: Scenario) -> AnyProxy:
         """A proxy of this cell, with a ledger of its own."""
@@ -308,8 +308,7 @@ class QemuNode:
     def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
         job = self._job
         with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
-            machine = frozen.fork(rest, self._machine(job.scratch))
-            running = self._start(machine)
+            running = self._start(frozen.fork(rest, self._machine(job.scratch)))
             # Before the guest runs: else it sees its host leave and come back, and waits between.
             self.transport.connect()
             frozen.thaw(running, rest)
