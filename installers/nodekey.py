@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from types import TracebackType
 from typing import Optional
 from urllib.parse import quote
 
@@ -69,12 +68,7 @@ class NodeSigner:
     def __enter__(self) -> NodeSigner:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._key = None
 
     def certificate(self) -> Certificate:

@@ -12,7 +12,6 @@ import json
 import socket
 import time
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import Any, Optional, Protocol
 
 from installers import asn1
@@ -67,12 +66,7 @@ class Signer:
     def __enter__(self) -> Signer:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def certificate(self) -> Certificate:

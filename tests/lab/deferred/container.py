@@ -14,7 +14,6 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fixtures import dataproc
@@ -108,12 +107,7 @@ class Node:
         subprocess.run(command, check=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         subprocess.run(["umount", str(self.root)], check=False)
         # The hierarchy that the node mounted is this machine's own.
