@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.state import cache_dir, state_dir
+from harness.state import cache_dir, private_dir, state_dir
 
 #: What is large: everything else in the cache together is less than one image.
 KINDS = ("images", "frozen", "base")
@@ -63,6 +63,13 @@ def budget() -> int:
 
 def evict() -> list[str]:
     """Let the least recently used go until the budget is kept; what went, in words."""
+    with exclusive(
+        private_dir(state_dir()) / "cache"
+    ):  # else two would let go twice what is too much
+        return _evict()
+
+
+def _evict() -> list[str]:
     # Asked for first: what begins to use an entry from now on has used it later than this.
     since = min([time.time(), *_live_runs()])
     entries = sorted(_entries(), key=lambda entry: entry.used)

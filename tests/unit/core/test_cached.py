@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_what_a_live_run_may_use_stays() -> None:
     assert not first.exists()
     time.sleep(0.01)
     assert len(evict()) == 1, "and goes when the run has ended"
+
+
+def test_two_at_once_let_go_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        entry("images", f"{number:02}", 20 - number)
+    remove = cached._remove
+
+    def slowly(path: Path, since: float) -> bool:
+        time.sleep(0.02)
+        return remove(path, since)
+
+    monkeypatch.setattr(cached, "_remove", slowly)
+    with ThreadPoolExecutor() as pool:
+        gone = [line for lines in pool.map(lambda _: evict(), range(3)) for line in lines]
+    assert len(gone) == 10
+    assert len(list(cache_dir("images").glob("??"))) == 2
 
 
 def test_what_is_being_made_stays() -> None:
