@@ -323,7 +323,12 @@ class Agent:
         stranger = _field(request, "stranger_b64", str, None)
         module = _field(request, "module", str, "nvidia")
         data = None if stranger is None else _bytes(stranger, "stranger_b64")
-        self._facts.controls = controls.run_controls(module, data)
+        self._facts.controls, self._facts.no_controls = [], ""
+        try:
+            self._facts.controls = controls.run_controls(module, data)
+        except controls.ControlError as error:
+            self._facts.no_controls = str(error)
+            raise
         return self._facts.controls
 
     def _hygiene(self, request: Request) -> dict[str, Any]:
@@ -340,6 +345,7 @@ class Agent:
             _field(request, "mac", str),
         )
         self._facts.probes, self._facts.controls, self._facts.searched = [], [], {}
+        self._facts.no_controls = ""
         return done
 
     def _apply(self, request: Request) -> dict[str, Any]:

@@ -68,12 +68,14 @@ class Collector:
     """Collects facts again and again; a resident agent keeps one, for the cost of hashing.
 
     ``controls``, ``probes`` and ``searched`` are what the operations found last, as the facts
-    repeat it; they are empty until then.
+    repeat it; they are empty until then. ``no_controls`` says why there are none, if they were
+    asked for and could not be run.
     """
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
         self.controls: list[dict[str, Any]] = []
+        self.no_controls = ""
         self.probes: list[dict[str, Any]] = []
         self.searched: dict[str, Any] = {}
         self._seen = modules.Seen()
@@ -92,6 +94,8 @@ class Collector:
         if only is not None:
             return {key: facts[key] for key in facts if key in only or key not in AREAS}
         facts["controls"] = self.controls
+        if self.no_controls:
+            facts["unreadable"] = {**facts["unreadable"], "controls": self.no_controls}
         facts["probes"] = self.probes
         if self.searched and facts["hygiene"]:
             keys = {*facts["hygiene"]["private_keys"], *self.searched["private_keys"]}

@@ -15,6 +15,7 @@ from harness.checks import (
     google,
     ledger,
     not_verified,
+    proxy,
     refusing,
 )
 from harness.node import Node
@@ -26,7 +27,7 @@ from harness.node import Node
     title="Nothing tried to leave but through the proxy",
     remedy="Find the program by the address and port in the evidence, and give it the proxy: a "
     "daemon reads its own configuration, not a shell's environment.",
-    requires=ledger,
+    requires=(ledger, proxy),
     source="every packet on the node's card and on the build's, but ARP, DHCP and IPv6 ND, RS, MLD",
 )
 def test_no_violation(node: Node) -> None:
@@ -48,7 +49,7 @@ def test_no_violation(node: Node) -> None:
     title="No request for the metadata server reached the proxy",
     remedy="Add 169.254.169.254 and metadata.google.internal to no_proxy, in both cases; a program "
     "that cannot be told gets no proxy at all.",
-    requires=ledger,
+    requires=(ledger, proxy),
     depends=["proxy.no-proxy"],
     source="the proxy's own log: metadata answers hold credentials",
 )
@@ -90,7 +91,7 @@ def test_probes_seen(node: Node) -> None:
     title="The build made no request before the proxy was set, and apt's were intercepted",
     remedy="Let the proxy installer run first, before anything is fetched. If apt's requests are "
     "missing, its sources are http: use https on the same mirror.",
-    requires=build_ledger,
+    requires=(build_ledger, proxy),
     source="the proxy's log of the image build, and the installers' journal",
 )
 def test_build_ledger(node: Node) -> None:

@@ -28,6 +28,7 @@ from harness.lab import addresses as at
 from harness.lab import canary, disk, packages, seam, tools
 from harness.lab.base import Base, canonical
 from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
+from harness.lab.outside import Outside
 from harness.lab.surroundings import script
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
 from harness.state import cache_dir
@@ -229,6 +230,7 @@ def _build(
     repository_key = job.scratch / "repository.asc"
     repository_key.write_bytes(Repository(authority).armored)
     metadata = MetadataServer(given)
+    outside = Outside(job.cell.scenario, tree)
     with contextlib.ExitStack() as stack:
         squid = None
         if "http-proxy" in given:
@@ -245,14 +247,15 @@ def _build(
                 Bind(ca, _CA, readonly=True),
                 Bind(repository_key, packages.KEY_FILE, readonly=True),
                 Bind(modules, _MODULE_CACHE),
+                *outside.names(job.scratch / "hosts"),
             ],
             env=_ENV,
+            places=outside.places,
         )
         stack.enter_context(chamber)
         job.owned.process(chamber.pid, "build namespace")
-        if chamber.proxy is None or chamber.metadata is None:
-            raise InfraError("the build namespace gave no sockets")
         metadata.serve(chamber.metadata)
+        stack.enter_context(outside.open_to(chamber))
         if squid:
             stack.enter_context(Relay(chamber.proxy, ("127.0.0.1", squid.port)))
         # Two builds of one base compile the same modules: the second finds them in the cache.
@@ -271,8 +274,7 @@ def _build(
         _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
         chamber.run([*_PYTHON, "probe"], timeout=60)
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
-        chamber.close()
-        requests = squid.rows() if squid else []
+    requests = squid.rows() if squid else []
     (out / "journal.jsonl").write_text(journal)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     seen = captures.classify(captures.read(capture), at.peers())

@@ -37,7 +37,7 @@ def expected(
         "deferred": "deferred" in cell.profile.installers,
         # The cards, the agent and the NodeManager of such a node are the lab's.
         "doubles": ["deferred"] if "deferred" in cell.profile.installers else [],
-        "refuses": True,
+        "refuses": scenario.proxied,
         "ports": list(scenario.needs.ports),
         "glibc": scenario.needs.glibc or None,
         "proxy_tools": list(tools.NAMES) if scenario.proxied and cell.profile.tools else None,

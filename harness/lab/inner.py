@@ -32,7 +32,7 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         spec = _receive(control)
-        listeners = _network()
+        listeners = _network([(address, port) for address, port in spec["outside"]])
         recorder = _Recorder(spec["recorder"], "eth0", spec["capture"])
         _mounts(spec)
     except (OSError, subprocess.CalledProcessError) as e:
@@ -50,13 +50,17 @@ def main() -> int:
     return 0
 
 
-def _network() -> list[socket.socket]:
-    """A card whose other end is ours and silent; the two addresses that answer are local."""
+def _network(outside: list[tuple[str, int]]) -> list[socket.socket]:
+    """A card whose other end is ours and silent; the addresses that answer are local.
+
+    Returns what listens on them: the proxy, the metadata server, and each of ``outside``.
+    """
     peer = "52:55:0a:00:02:02"
     commands = [
         "link set lo up",
         f"addr add {PROXY[0]}/32 dev lo",
         f"addr add {METADATA[0]}/32 dev lo",
+        *(f"addr add {address}/32 dev lo" for address in sorted({each[0] for each in outside})),
         f"link add eth0 address {MAC} type veth peer name trap0",
         "link set trap0 up",
         "link set eth0 up",
@@ -76,7 +80,7 @@ def _network() -> list[socket.socket]:
         ipv6 = []  # a host without IPv6: nothing can leave that way
     for command in commands + ipv6:
         subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
-    return [socket.create_server(PROXY, backlog=256), socket.create_server(METADATA, backlog=64)]
+    return [socket.create_server(each, backlog=256) for each in (PROXY, METADATA, *outside)]
 
 
 class _Recorder:

@@ -95,8 +95,9 @@ class Chamber:
     """A tree of files with a network of its own, whose only ways out are sockets given to us.
 
     ``proxy`` and ``metadata`` are listening sockets inside the chamber's network: whoever accepts
-    on them serves the chamber from the host's network. Every packet that leaves the chamber's
-    card goes to ``capture`` (pcap), and nowhere else.
+    on them serves the chamber from the host's network. So are those of ``outside``, one for each
+    of ``places`` (address, port), from the entry on. Every packet that leaves the chamber's card
+    goes to ``capture`` (pcap), and nowhere else.
     """
 
     tree: Path
@@ -104,10 +105,11 @@ class Chamber:
     log: Path
     binds: Sequence[Bind] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    places: Sequence[tuple[str, int]] = ()
     _process: subprocess.Popen[bytes] | None = None
     _control: socket.socket | None = None
-    proxy: socket.socket | None = None
-    metadata: socket.socket | None = None
+    _served: Sequence[socket.socket] = ()
+    outside: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
 
     def __enter__(self) -> Chamber:
         ours, theirs = socket.socketpair()
@@ -120,6 +122,7 @@ class Chamber:
                 {"source": str(b.source), "target": b.target, "ro": b.readonly} for b in self.binds
             ],
             "env": dict(self.env),
+            "outside": list(self.places),
         }
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
         argv = [
@@ -141,9 +144,9 @@ class Chamber:
         try:
             _send(ours, spec)
             ours.settimeout(30)
-            message, fds, _, _ = socket.recv_fds(ours, 65536, 2)
+            message, fds, _, _ = socket.recv_fds(ours, 65536, 2 + len(self.places))
             answer = json.loads(message) if message else {"error": last_words(self.log)}
-            if "error" in answer or len(fds) != 2:
+            if "error" in answer or len(fds) != 2 + len(self.places):
                 raise InfraError(
                     f"the build namespace could not be made: {answer.get('error', 'no sockets')}",
                     hint="airlock doctor names what is missing",
@@ -151,8 +154,20 @@ class Chamber:
         except BaseException:
             self.close()
             raise
-        self.proxy, self.metadata = (socket.socket(fileno=f) for f in fds)
+        sockets = [socket.socket(fileno=f) for f in fds]
+        self._served = sockets[:2]
+        self.outside = dict(zip(self.places, sockets[2:], strict=True))
         return self
+
+    @property
+    def proxy(self) -> socket.socket:
+        """Listens on the proxy's address, in the chamber."""
+        return self._served[0]
+
+    @property
+    def metadata(self) -> socket.socket:
+        """Listens on the metadata server's address, in the chamber."""
+        return self._served[1]
 
     @property
     def pid(self) -> int:

@@ -32,7 +32,7 @@ from harness.lab import (
 from harness.providers.base import Job, NodeFailed
 from harness.state import cache_dir, keys_dir, state_dir
 from harness.transports.agent import AgentTransport
-from harness.transports.base import TransportError
+from harness.transports.base import RemoteError, TransportError
 
 if TYPE_CHECKING:
     from fixtures.daemons import SquidInstall
@@ -148,9 +148,6 @@ class QemuNode:
     def _password(self) -> str:
         return surroundings.proxy_password(keys_dir())
 
-    def _proxy_value(self) -> str | None:
-        return surroundings.proxy_value(self._job.cell.scenario, self._password)
-
     def _build(self, found: Any, node_file: Any) -> None:
         job = self._job
         self._built = build.build(
@@ -160,7 +157,7 @@ class QemuNode:
             authority=self._authority,
             start_proxy=lambda where: self._make_proxy(where, job.cell.scenario.while_built),
             origin=self._origin,
-            proxy=self._proxy_value(),
+            proxy=surroundings.proxy_value(job.cell.scenario, self._password),
             secrets=self._secrets(),
         )
         manifest = self._built.manifest
@@ -194,7 +191,7 @@ class QemuNode:
 
         if scenario.proxied:
             self._proxy = self._start_proxy("proxy", scenario)
-        values = build.attributes(self._job, self._proxy_value())
+        values = build.attributes(self._job, surroundings.proxy_value(scenario, self._password))
         self._metadata = self._stack.enter_context(MetadataServer(values)).serve()
         if scenario.google.direct:
             self._google = self._stack.enter_context(surroundings.make_google(self._authority))
@@ -226,6 +223,7 @@ class QemuNode:
             metadata_port=self._metadata.port,
             google_port=self._google.port if self._google else None,
             outlets=self._outlets,
+            open=not self._job.cell.scenario.proxied,
             volume_mb=self._job.cell.scenario.volume.size_mb,
             accelerator=accelerator,
             memory=self._job.cell.image.memory_mb,
@@ -345,7 +343,8 @@ class QemuNode:
         """The three controls, the egress probes and the canary search."""
         if "driver" in self._job.cell.profile.installers:
             stranger = self._image.stranger("nvidia.ko").read_bytes()
-            self.transport.controls(stranger=stranger, module="nvidia")
+            with contextlib.suppress(RemoteError):  # its facts say why there are none
+                self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
         if not self._job.options.reproducing:
             self.transport.hygiene(list(self._secrets().values()))

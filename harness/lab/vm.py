@@ -47,6 +47,7 @@ class Machine:
     # Unix sockets that lead to those ports, by name: with them the machine gets a network whose
     # every other way is dropped without a word, where restrict=on refuses at once.
     outlets: Mapping[str, str] | None = None
+    open: bool = False  # the guest's connections go out as this machine's own
     volume_mb: int = 0  # a second disk, empty
     accelerator: str = "tcg"
     kind: str = "q35"
@@ -82,7 +83,7 @@ class Machine:
         proxy = self._forward(at.PROXY, at.PROXY_PORT, "proxy", self.proxy_port)
         proxy += self._forward(at.GOOGLE, at.GOOGLE_PORT, "google", self.google_port)
         metadata = self._forward(at.METADATA, at.METADATA_PORT, "metadata", self.metadata_port)
-        restrict = "off" if self.outlets is not None else "on"
+        restrict = "off" if self.open or self.outlets is not None else "on"
         # The same id in a file and out of it: a saved state names its memory by it.
         ram = f"id=ram,size={self.memory}M"
         if self.ram is not None:

@@ -34,12 +34,19 @@ def main() -> int:
     told.write_text("from outside")
     story: dict[str, object] = {}
     binds = [Bind(Path("/usr"), "/usr", readonly=True), Bind(told, "/run/told", readonly=True)]
-    with Chamber(root, work / "out.pcap", work / "log", binds=binds, env=_ENV) as chamber:
-        assert chamber.proxy is not None
-        answer = threading.Thread(target=_answer, args=(chamber.proxy,))
-        answer.start()
-        story["proxy"] = chamber.run(["python3", "-c", _ASK], timeout=30)
-        answer.join()
+    more = ("10.0.2.110", 80)
+    with Chamber(
+        root, work / "out.pcap", work / "log", binds=binds, env=_ENV, places=[more]
+    ) as chamber:
+        for name, listener, place in (
+            ("proxy", chamber.proxy, ("10.0.2.100", 3128)),
+            ("more", chamber.outside[more], more),
+        ):
+            answer = threading.Thread(target=_answer, args=(listener,))
+            answer.start()
+            ask = ["python3", "-c", _ASK, place[0], str(place[1])]
+            story[name] = chamber.run(ask, timeout=30)
+            answer.join()
         story["told"] = chamber.run(["cat", "/run/told"], timeout=20)
         story["write"] = chamber.run(["sh", "-c", "echo x > /run/told"], timeout=20)[0]
         story["direct"] = chamber.run(["python3", "-c", _DIRECT], timeout=30)
@@ -56,7 +63,11 @@ def main() -> int:
     return 0
 
 
-_ASK = "import socket;s=socket.create_connection(('10.0.2.100',3128),5);print(s.recv(9).decode())"
+_ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as asked:
+    print(asked.recv(9).decode())
+"""
 _DIRECT = """
 import socket
 for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):

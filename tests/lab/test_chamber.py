@@ -97,6 +97,7 @@ def story(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_the_only_way_out_is_the_proxy_and_the_rest_is_recorded(story: dict[str, Any]) -> None:
     assert story["proxy"] == [0, "from host\n"], story["log"]
+    assert story["more"] == [0, "from host\n"], story["log"]
     assert story["direct"][1].split() == ["TimeoutError", "TimeoutError"], story
     assert story["name"] != 0
     assert story["seen"]["violations"] == []

@@ -145,6 +145,13 @@ def test_it_says_what_is_wrong_with_a_request(
     assert said in host.refusal(request_)
 
 
+def test_facts_say_why_there_are_no_controls(host: Host) -> None:
+    host.refusal({"op": "controls", "module": "no-such-module"})
+    facts = host.ask("facts")
+    assert facts["controls"] == []
+    assert "no module no-such-module is installed" in facts["unreadable"]["controls"]
+
+
 def test_a_hanging_program_does_not_silence_it(host: Host) -> None:
     host.send(b'{"id": 9, "op": "exec", "sh": "sleep 30", "timeout": 0.3}\n')
     assert host.ask("ping")["clock"] > 0
