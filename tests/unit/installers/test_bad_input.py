@@ -22,7 +22,10 @@ DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "bad-input.md").read_text()
 # Section of the page -> the installer that reads its keys.
 READERS = {
-    "proxy": "proxy", "archives": "archives", "trust": "trust", "keyrings": "keyrings",
+    "proxy": "proxy",
+    "archives": "archives",
+    "trust": "trust",
+    "keyrings": "keyrings",
     "cache": "driver",
 }
 # Whose texts are listed whole.
