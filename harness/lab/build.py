@@ -279,6 +279,7 @@ def _build(
     ledger = summarise(requests, [seen]) | {
         "proxy_step_end": _step_end(journal, "proxy"),
         "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+        "planned": results.get("contract", {}).get("hosts", []),
     }
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
