@@ -68,7 +68,7 @@ def test_B16_B17_every_host_waits(
     lease = Lease(local, Manifest("x", {}, {}).key, every=0.05)
     assert lease.acquire()
     built: list[int] = []
-    hits: list[str] = []
+    hits: list[str | None] = []
 
     def build() -> tuple[dict[str, Content], dict[str, Any]]:
         built.append(cores)
