@@ -14,7 +14,7 @@ from installers import aptsources
 from installers.host import Host
 
 _NO = ("no", "false", "without", "off", "disable")
-_ONE_LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)")
+_ONE_LINE = re.compile(r"\s*(deb(?:-src)?)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)(.*)")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,63 @@ class Entry:
     first: int
     last: int
     places: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Lines ``first`` to ``last`` (exclusive) of a file: an entry that is on, and what it says.
+
+    ``kind``: deb, deb-src, or both; ``options``: those of a one-line entry; ``signed_by``: the
+    words of Signed-By.
+    """
+
+    first: int
+    last: int
+    kind: str
+    options: tuple[str, ...]
+    uris: tuple[str, ...]
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    signed_by: tuple[str, ...]
+
+
+def sources(text: str, path: str) -> list[Source]:
+    """Every entry of a file, of either format, that is on."""
+    if path.endswith(".sources"):
+        return [
+            Source(
+                first,
+                last,
+                fields.get("types", ""),
+                (),
+                tuple(fields.get("uris", "").split()),
+                tuple(fields.get("suites", "").split()),
+                tuple(fields.get("components", "").split()),
+                tuple(fields.get("signed-by", "").split()),
+            )
+            for first, last, fields in _numbered(text)
+        ]
+    found = []
+    for number, line in enumerate(text.splitlines()):
+        match = _ONE_LINE.match(line.partition("#")[0])
+        if match is not None:
+            kind, options, uri, suite, components = match.groups()
+            given = tuple((options or "").split())
+            signed = [o.partition("=")[2] for o in given if o.lower().startswith("signed-by=")]
+            words = tuple(word for one in signed for word in one.split(","))
+            found.append(
+                Source(
+                    number,
+                    number + 1,
+                    kind,
+                    given,
+                    (uri,),
+                    (suite,),
+                    tuple(components.split()),
+                    words,
+                )
+            )
+    return found
 
 
 def places(uris: str, suites: str, arch: str) -> frozenset[tuple[str, str]]:
@@ -77,26 +134,15 @@ def _mark(name: str) -> str:
 
 
 def _entries(text: str, path: str, arch: str) -> list[Entry]:
-    if path.endswith(".sources"):
-        return _stanzas(text, arch)
-    found = []
-    for number, line in enumerate(text.splitlines()):
-        match = _ONE_LINE.match(line.partition("#")[0])
-        if match is not None:
-            found.append(Entry(number, number + 1, places(match[1], match[2], arch)))
-    return found
+    return [
+        Entry(one.first, one.last, places(" ".join(one.uris), " ".join(one.suites), arch))
+        for one in sources(text, path)
+    ]
 
 
 def stanzas(text: str) -> list[dict[str, str]]:
     """The fields, by lower-case name, of each entry of a deb822 file that is on."""
     return [fields for _, _, fields in _numbered(text)]
-
-
-def _stanzas(text: str, arch: str) -> list[Entry]:
-    return [
-        Entry(first, last, places(fields.get("uris", ""), fields.get("suites", ""), arch))
-        for first, last, fields in _numbered(text)
-    ]
 
 
 def _numbered(text: str) -> list[tuple[int, int, dict[str, str]]]:

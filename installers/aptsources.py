@@ -53,6 +53,11 @@ def to_https(text: str, path: str) -> str:
     return _in_uris(text, path, lambda part: _HTTP.sub(r"https://\1", part))
 
 
+def secured(uri: str) -> str:
+    """An address as ``to_https`` makes it."""
+    return _HTTP.sub(r"https://\1", uri)
+
+
 def to_http(text: str, path: str, mirrors: list[str]) -> str:
     """The way back, for the mirrors that we changed."""
     names = "|".join(re.escape(name) for name in mirrors)

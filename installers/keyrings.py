@@ -122,9 +122,13 @@ class Keyrings(Installer):
                 problems.append(Problem(f"{repository.keyring}: {problem}", remedy))
             else:
                 problems += readback.gpg(host, repository.keyring, repository.fingerprints)
-        if any(repository.kind == "deb" for repository in repositories):
-            problems += readback.apt(host, repositories)
-        return problems
+        taken = [
+            (uri, repository.source)
+            for repository in repositories
+            if repository.kind == "deb" and repository.source is not None
+            for uri in repository.fields["URIs"].split()
+        ]
+        return problems + (readback.apt(host, taken) if taken else [])
 
     def remove(self, host: Host) -> None:
         keyringfiles.write_sources(host, [], system_of(host))

@@ -9,34 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Optional
 from urllib.parse import quote
 
-from installers import asn1, cms, metadata, pemsource, rsakey
+from installers import asn1, cms, rsakey, secretmanager
 from installers.asn1 import Certificate, DERError
 from installers.config import Config, NodeKey
 from installers.errors import NodeError
 from installers.signing import SigningError
-
-ENDPOINT = "airlock-secrets-endpoint"
-_POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected: RFC 3720 B.4
-
-
-def crc32c(data: bytes) -> int:
-    """The checksum that Secret Manager states for a payload."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (_POLYNOMIAL if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def endpoint(config: Config) -> str:
-    """Base URL of Secret Manager; another one for private access, or as the universe has it."""
-    found = config.raw.get(ENDPOINT) or f"https://secretmanager.{config.universe_domain}"
-    return found.rstrip("/")
 
 
 class NodeSigner:
@@ -99,23 +79,6 @@ def _certificate(content: bytes, name: str) -> Certificate:
 
 
 def _access(config: Config, key: NodeKey, secret: str) -> bytes:
-    """The content of one version of a secret, checked."""
+    """The content of one version of a secret."""
     name = f"projects/{quote(key.project)}/secrets/{quote(secret, safe='')}/versions/{key.version}"
-    token = metadata.access_token(config.metadata_server)
-    if token is None:
-        raise SigningError(
-            "this node has no service account to read it with",
-            where=name,
-            remedy="give it one that may read secrets (secretAccessor), or use airlock-signer",
-        )
-    url = f"{endpoint(config)}/v1/{name}:access"
-    answer = pemsource.fetch(url, config, {"Authorization": f"Bearer {token}"}, pinned=False)
-    try:
-        payload = json.loads(answer)["payload"]
-        data = base64.b64decode(payload["data"], validate=True)
-        stated = int(payload["dataCrc32c"])
-    except (ValueError, KeyError, TypeError):
-        raise SigningError("did not answer as Secret Manager does", where=name) from None
-    if crc32c(data) != stated:
-        raise SigningError("arrived damaged: its CRC32C is another one", where=name)
-    return data
+    return secretmanager.read(name, config)

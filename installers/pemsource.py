@@ -1,34 +1,30 @@
-"""Where the CA's PEM file is: on the node, at a pinned URL, or in an object store."""
+"""Where the CA's PEM file is: on the node, at a pinned URL, in an object store, or a secret."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import re
-import ssl
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import Optional
 from urllib.parse import quote, urlsplit
 
-from installers import metadata, noproxy
+from installers import metadata, secretmanager
 from installers.config import Config
-from installers.errors import ConfigError, NodeError, UnreachableError
+from installers.errors import ConfigError, NodeError
+from installers.fetching import LIMIT, fetch
 from installers.host import Host
 
 KEY = "http-proxy-pem-uri"
-LIMIT = 1 << 20
-_TIMEOUT = 30.0
+_MANAGED = "secret-manager:"
 _FORMS = (
-    "write file:///path, gs://bucket/object, or https://host/path#sha256=HEX "
-    "with the SHA-256 of the file"
+    "write file:///path, gs://bucket/object, secret-manager:projects/P/secrets/S/versions/N, "
+    "or https://host/path#sha256=HEX with the SHA-256 of the file"
 )
 
 
 @dataclass(frozen=True)
 class PemSource:
-    """A checked URI. ``kind`` is file, url or gs; ``pin`` the SHA-256 of the content, if any."""
+    """A checked URI. ``kind`` is file, url, gs or secret; ``pin`` the content's SHA-256, if any."""
 
     kind: str
     location: str
@@ -38,11 +34,6 @@ class PemSource:
     def is_remote(self) -> bool:
         """True when reading it needs the network."""
         return self.kind != "file"
-
-    @property
-    def host(self) -> str:
-        """The name that will be contacted, empty for a file."""
-        return urlsplit(self.location).hostname or "" if self.kind == "url" else ""
 
 
 def parse(uri: str) -> PemSource:
@@ -60,6 +51,13 @@ def parse(uri: str) -> PemSource:
         if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^/].*", base):
             raise ConfigError("is not gs://bucket/object", where=KEY, remedy=_FORMS)
         return PemSource("gs", base, pin)
+    if base.startswith(_MANAGED):
+        name = base[len(_MANAGED) :]
+        if not secretmanager.VERSION.fullmatch(name):
+            raise ConfigError(
+                "is not secret-manager:projects/P/secrets/S/versions/NUMBER", where=KEY
+            )
+        return PemSource("secret", name, pin)
     if base.startswith(("http://", "https://")):
         if pin is None:
             # Who serves the CA decides whom the node trusts: only a pin makes that the operator.
@@ -83,6 +81,8 @@ def read(source: PemSource, host: Host, config: Config) -> bytes:
             raise NodeError("there is no such file", where=f"{KEY} {source.location}")
     elif source.kind == "gs":
         data = _object(source, config)
+    elif source.kind == "secret":
+        data = secretmanager.read(source.location, config)
     else:
         data = fetch(source.location, config, {}, pinned=True)
     if len(data) > LIMIT:
@@ -95,6 +95,15 @@ def read(source: PemSource, host: Host, config: Config) -> bytes:
             remedy="somebody replaced the file: check it, then update the pin",
         )
     return data
+
+
+def address(source: PemSource, config: Config) -> str:
+    """The URL that will be asked; the host of it is for the plan. Empty for a file."""
+    if source.kind == "gs":
+        return object_url(source, config)
+    if source.kind == "secret":
+        return secretmanager.url(source.location, config)
+    return source.location if source.kind == "url" else ""
 
 
 def object_url(source: PemSource, config: Config) -> str:
@@ -117,67 +126,3 @@ def _object(source: PemSource, config: Config) -> bytes:
     # Without a service account the object may still be public.
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return fetch(object_url(source, config), config, headers, pinned=source.pin is not None)
-
-
-def fetch(url: str, config: Config, headers: dict[str, str], *, pinned: bool) -> bytes:
-    """At most LIMIT + 1 bytes of an answer, through the node's proxy; UnreachableError otherwise.
-
-    ``pinned``: the caller knows the content's hash, so the server need not be known.
-    """
-    try:
-        return _get(url, config, headers, ssl.create_default_context())
-    except urllib.error.URLError as error:
-        untrusted = isinstance(error.reason, ssl.SSLCertVerificationError)
-        if not (untrusted and pinned and "Authorization" not in headers):
-            raise _unreachable(url, error) from None
-    # The proxy that intercepts this connection is the one whose CA is being fetched. The pin alone
-    # decides about the content, and nothing secret is sent.
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        return _get(url, config, headers, context)
-    except urllib.error.URLError as error:
-        raise _unreachable(url, error) from None
-
-
-def _get(url: str, config: Config, headers: dict[str, str], context: ssl.SSLContext) -> bytes:
-    proxies: dict[str, str] = {}
-    if not noproxy.matches(urlsplit(url).hostname or "", config.proxy.no_proxy):
-        for scheme, proxy in (("http", config.proxy.http), ("https", config.proxy.https)):
-            if proxy is not None:
-                proxies[scheme] = proxy.url
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler(proxies),
-        urllib.request.HTTPSHandler(context=context),
-        _NoRedirect() if headers else urllib.request.HTTPRedirectHandler(),
-    )
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - parse() allows http(s)
-    try:
-        with opener.open(request, timeout=_TIMEOUT) as answer:
-            return bytes(answer.read(LIMIT + 1))
-    except (http.client.HTTPException, TimeoutError) as error:
-        raise urllib.error.URLError(error) from error
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would send the token on to wherever a redirect points."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Decline, so that the answer becomes an error."""
-
-
-def _unreachable(url: str, error: urllib.error.URLError) -> NodeError:
-    place = url.partition("?")[0]
-    if isinstance(error, urllib.error.HTTPError):
-        code = error.code
-        if code == 407:
-            why, remedy = "the proxy wants other credentials", "check them in http-proxy"
-        elif code in (401, 403):
-            why = f"answered {code}"
-            remedy = "allow the node's service account, or the proxy's rule, to read it"
-        else:
-            why, remedy = f"answered {code}", "check the address"
-    else:
-        why, remedy = f"cannot be fetched: {error.reason}", "check the proxy and the address"
-    return UnreachableError(why, where=place, remedy=remedy)

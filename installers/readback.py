@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from installers import keypolicy
 from installers.engine import Problem
 from installers.errors import CommandError
 from installers.host import RUN_DIR, Host, run_directory
-from installers.repositories import Repository
 
 _GPG_HOME = f"{RUN_DIR}/gnupg"
 # apt verifies with Sequoia's sqv where it brings this method, with gpgv elsewhere.
@@ -58,8 +58,8 @@ def gpg(host: Host, path: str, fingerprints: list[str]) -> list[Problem]:
     return []
 
 
-def apt(host: Host, repositories: list[Repository]) -> list[Problem]:
-    """Ask apt, without any network, whether it takes each repository from our source.
+def apt(host: Host, wanted: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Ask apt, without any network, whether it takes each (address, from this source's file).
 
     It names no keyring here; that the source names ours, and nothing contradicts, is what counts.
     """
@@ -74,13 +74,11 @@ def apt(host: Host, repositories: list[Repository]) -> list[Problem]:
     said = {tuple(line.rpartition(":")[0].split(" ", 1)) for line in shown.splitlines()}
     return [
         Problem(
-            f"apt does not take {uri} from {repository.source}",
+            f"apt does not take {uri} from {path}",
             "another file of apt's configuration switches it off: look for it there",
         )
-        for repository in repositories
-        if repository.kind == "deb"
-        for uri in repository.fields["URIs"].split()
-        if (f"{uri.rstrip('/')}/", repository.source) not in said
+        for uri, path in wanted
+        if (f"{uri.rstrip('/')}/", path) not in said
     ]
 
 

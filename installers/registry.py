@@ -10,9 +10,11 @@ from installers.config import Config
 from installers.engine import Installer
 from installers.errors import ConfigError
 
-# The proxy before anything may use the network, the CA before anything speaks TLS, sealing last.
+# The proxy before anything may use the network, sources before apt is asked for anything, the CA
+# before anything speaks TLS, sealing last.
 ORDER = {
     "proxy": "installers.proxy:Proxy",
+    "archives": "installers.archives:Archives",
     "trust": "installers.trust:Trust",
     "keyrings": "installers.keyrings:Keyrings",
     "driver": "installers.driver:Driver",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Optional
+from urllib.parse import urlsplit
 
-from installers import aptsources, asn1, pem, pemsource, strict
+from installers import aptsources, asn1, fetching, pem, pemsource, strict
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal
 from installers.errors import NodeError
@@ -131,11 +132,8 @@ class Trust(Installer):
         if self.source is not None:
             contract.disk = {"/etc/ssl": 1 << 20}
             if self.source.is_remote:
-                contract.bytes = pemsource.LIMIT
-                url = self.source.location
-                if self.source.kind == "gs":
-                    url = pemsource.object_url(self.source, self.config)
-                contract.hosts = [url.split("/")[2]]
+                contract.bytes = fetching.LIMIT
+                contract.hosts = [urlsplit(pemsource.address(self.source, self.config)).netloc]
             store = store_of(host)
             if store is not None and host.find_program(store.command[0]) is None:
                 contract.bytes = None

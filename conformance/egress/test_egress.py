@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from conformance.requests import as_a_login
 from harness.checks import (
@@ -109,6 +110,29 @@ def test_build_ledger(node: Node) -> None:
         )
     if node.expect.get("intercept") and not build["bumped_apt_gets"]:
         fail("the proxy intercepted no request of apt's: it saw tunnels, or plain http")
+
+
+@check(
+    id="egress.build-planned",
+    severity="major",
+    title="The build asked no host that its plan did not name",
+    remedy="Read 'airlock-node.pyz plan': an installer fetches from a host that its contract "
+    "leaves out, or something else made requests while the image was built.",
+    requires=build_ledger,
+    source="the contract of the installers, and the proxy's log of the image build",
+)
+def test_build_planned(node: Node) -> None:
+    """Whoever opens a firewall by the plan opens enough, and what was not planned is seen."""
+    build = _stages(node)["build"]
+    if "planned" not in build or "hosts" not in build:
+        not_verified("the build's record does not say which hosts were planned")
+    planned = {urlsplit(f"//{host}").hostname for host in build["planned"]}
+    others = sorted(host for host in build["hosts"] if host.lower() not in planned)
+    if others:
+        fail(
+            f"{len(others)} hosts were asked that the plan does not name",
+            [f"{host}: {build['hosts'][host]} requests" for host in others],
+        )
 
 
 @check(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from installers.exits import Exit
@@ -41,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--quarantine", action="store_true", help="put what is bad aside")
     warm.add_argument("--entry", action="append", default=[], metavar="KEY", help="only this one")
     warm.add_argument("--plan", action="store_true", help="say what would be copied")
-    warm.add_argument("--key", type=Path, metavar="FILE", help="sign with this key (PEM, 0600)")
+    warm.add_argument("--key", metavar="SPEC", help="sign with this key, as in 'airlock keys'")
     warm.add_argument("--signer", metavar="SOCKET", help="sign by this signing socket")
     gc.add_argument("--older-than", metavar="AGE", help="entries of this age: 12h, 30d, 8w")
     gc.add_argument("--keep-size", metavar="BYTES", help="keep the newest that fit: 500M, 20G")
@@ -91,12 +90,19 @@ def _warm(args: argparse.Namespace, say: Say) -> int:
             f"{source.url} is written by others: whom do you believe?",
             hint="--trust SHA256 of the certificate that its entries are signed with",
         )
-    signer = sign.signer(args.key, args.signer)
-    if target.shared and signer is None and not source.shared:
-        print("unsigned entries: nodes take them with airlock-cache-unsigned only", file=sys.stderr)
-    copied, failed = work.warm(
-        source, target, say, keys=args.entry, trust=trust or Trust(), sign=signer, plan=args.plan
-    )
+    with sign.signer(args.key, args.signer) as signer:
+        if target.shared and signer is None and not source.shared:
+            warning = "unsigned entries: nodes take them with airlock-cache-unsigned only"
+            print(warning, file=sys.stderr)
+        copied, failed = work.warm(
+            source,
+            target,
+            say,
+            keys=args.entry,
+            trust=trust or Trust(),
+            sign=signer,
+            plan=args.plan,
+        )
     say(f"{copied} {'to copy' if args.plan else 'copied'}, {failed} left out")
     return Exit.FAIL if failed else Exit.PASS
 

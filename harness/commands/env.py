@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one = verbs.add_parser("build", help="build a locked environment and put it into a store")
     one.add_argument("lock", type=Path, metavar="LOCK")
     one.add_argument("--store", required=True, metavar="URL", help="file:///..., gs://...")
-    one.add_argument("--key", type=Path, metavar="FILE", help="signs the entry")
+    one.add_argument("--key", metavar="SPEC", help="signs the entry, as in 'airlock keys'")
     one.add_argument("--signer", metavar="SOCKET", help="signs the entry")
 
 
@@ -79,9 +79,9 @@ def _build(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"{args.lock}: {error.strerror}") from error
     store = work.open_url(args.store)
-    signer = sign.signer(args.key, args.signer)
     local = store if isinstance(store, FileStore) else FileStore(cache_dir("environments"))
-    cache = Cache([store], local, unsigned=signer is None, sign=signer)
-    entry, new = build(lock, cache, cache_dir("environment-builds"))
+    with sign.signer(args.key, args.signer) as signer:
+        cache = Cache([store], local, unsigned=signer is None, sign=signer)
+        entry, new = build(lock, cache, cache_dir("environment-builds"))
     print(f"{lock.name}: {entry.key} ({'built' if new else 'was there'})")
     return Exit.PASS

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from fixtures.signer import SignerServer
 from harness.cached import exclusive, used
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import canary, disk, packages, seam, tools
+from harness.lab import canary, disk, packages, provenance, seam, tools
 from harness.lab.base import Base, canonical
 from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
 from harness.lab.outside import Outside
@@ -279,8 +278,9 @@ def _build(
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     seen = captures.classify(captures.read(capture), at.peers())
     ledger = summarise(requests, [seen]) | {
-        "proxy_step_end": _step_end(journal, "proxy"),
+        "proxy_step_end": provenance.step_end(journal, "proxy"),
         "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+        "planned": results.get("contract", {}).get("hosts", []),
     }
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -385,16 +385,3 @@ def _make_disks(job: Job, tree: Path, out: Path) -> str:
 
 def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
     return {i["name"]: i["provenance"] for i in results.get("installers", []) if i["provenance"]}
-
-
-def _step_end(journal: str, installer: str) -> float | None:
-    """When ``installer`` had ended, by the journal (unix seconds)."""
-    end = None
-    for line in io.StringIO(journal):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # a line torn by a power cut; the engine repeats the step
-        if entry.get("installer") == installer and entry.get("event") == "end":
-            end = float(entry["t"])
-    return end

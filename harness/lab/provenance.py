@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -46,3 +48,16 @@ def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     hit = driver["cache"] == "hit"
     return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
+
+
+def step_end(journal: str, installer: str) -> float | None:
+    """When ``installer`` had ended, by the journal (unix seconds)."""
+    end = None
+    for line in io.StringIO(journal):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # a line torn by a power cut; the engine repeats the step
+        if entry.get("installer") == installer and entry.get("event") == "end":
+            end = float(entry["t"])
+    return end

@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from harness import pack
 from harness.state import cache_dir
 from installers import asn1, audit, cli, cms, dkms, modsig
 from installers.asn1 import read_certificate
+from installers.cache.cache import Cache
+from installers.cache.filestore import FileStore
 from installers.host import Host
 from tests.unit.installers_driver import material
 
@@ -128,15 +131,20 @@ def test_dkms_signs_with_our_signer_or_fails(tmp_path: Path) -> None:
     assert list(tree.glob(f"nvidia/1.0/{KERNEL}/x86_64/module/nvidia.ko*")) == []
 
 
-@pytest.fixture
-def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
-    """SoftHSM with a key that it made itself; (URI, certificate in DER)."""
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, bytes, Path]]:
+    """SoftHSM with a key that it made itself; (URI, certificate in DER, folder of its files).
+
+    One for all tests: the library reads its configuration once in a process.
+    """
+    folder = tmp_path_factory.mktemp("token")
     pkcs11 = pytest.importorskip("pkcs11")
     root = unpack_debs(["softhsm2"], cache_dir("daemons"))
     (library,) = root.glob("usr/lib/*/softhsm/libsofthsm2.so")
-    (tmp_path / "tokens").mkdir()
-    (tmp_path / "softhsm.conf").write_text(f"directories.tokendir = {tmp_path}/tokens\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm.conf"))
+    (folder / "tokens").mkdir()
+    (folder / "softhsm.conf").write_text(f"directories.tokendir = {folder}/tokens\n")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm.conf"))
     words = ["--init-token", "--free", "--label", "Modules", "--so-pin", "5678", "--pin", "1234"]
     subprocess.run(
         [root / "usr/bin/softhsm2-util", "--module", library, *words],
@@ -144,8 +152,8 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
         check=True,
         capture_output=True,
     )
-    (tmp_path / "pin").write_text("1234\n")
-    (tmp_path / "pin").chmod(0o600)
+    (folder / "pin").write_text("1234\n")
+    (folder / "pin").chmod(0o600)
     with (
         pkcs11.lib(str(library))
         .get_token(token_label="Modules")
@@ -157,9 +165,10 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
         with pytest.raises(pkcs11.PKCS11Error):
             private[pkcs11.Attribute.PRIVATE_EXPONENT]
         certificate = _certificate_for(public, private, pkcs11)
-    (tmp_path / "cert.der").write_bytes(certificate)
-    query = f"module-path={library}&pin-source={tmp_path}/pin&certificate={tmp_path}/cert.der"
-    return f"pkcs11:token=Modules;object=module?{query}", certificate
+    (folder / "cert.der").write_bytes(certificate)
+    query = f"module-path={library}&pin-source={folder}/pin&certificate={folder}/cert.der"
+    yield f"pkcs11:token=Modules;object=module?{query}", certificate, folder
+    patch.undo()
 
 
 def _certificate_for(public: Any, private: Any, pkcs11: Any) -> bytes:
@@ -185,9 +194,9 @@ def _certificate_for(public: Any, private: Any, pkcs11: Any) -> bytes:
 
 
 def test_a_token_signs_and_the_kernel_accepts_the_form(
-    tmp_path: Path, token: tuple[str, bytes], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, token: tuple[str, bytes, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri, der = token
+    uri, der, folder = token
     certificate = read_certificate(der)
     module = tmp_path / "nvidia.ko.xz"
     module.write_bytes(lzma.compress(BODY))
@@ -204,16 +213,28 @@ def test_a_token_signs_and_the_kernel_accepts_the_form(
     subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
 
     # Another certificate, a wrong PIN, a key that is not there.
-    (tmp_path / "cert.der").write_bytes(material.identity().der)
+    (folder / "cert.der").write_bytes(material.identity().der)
     assert control.main(["keys", "sign", "--key", uri, str(module)]) == 2
     assert "not that of the certificate" in capsys.readouterr().err
-    (tmp_path / "cert.der").write_bytes(der)
-    (tmp_path / "pin").write_text("9999")
+    (folder / "cert.der").write_bytes(der)
+    (folder / "pin").write_text("9999")
     assert control.main(["keys", "sign", "--key", uri, str(module)]) == 3
     said = capsys.readouterr().err
     assert "PinIncorrect" in said
     assert "9999" not in said
-    (tmp_path / "pin").write_text("1234")
+    (folder / "pin").write_text("1234")
     other = uri.replace("object=module", "object=other")
     assert control.main(["keys", "sign", "--key", other, str(module)]) == 3
     assert "NoSuchKey" in capsys.readouterr().err
+
+
+def test_a_token_signs_entries_of_the_cache(tmp_path: Path, token: tuple[str, bytes, Path]) -> None:
+    """A publisher's key need not lie in a file for ``cache warm`` either."""
+    uri, der, _ = token
+    local = FileStore(tmp_path / "lab")
+    Cache([local], local).put("x", {"kernel": "6.1"}, {"a": b"a"}, {})
+    target = f"{tmp_path}/published"
+    assert control.main(["cache", "warm", local.url, target, "--key", uri]) == 0
+    pin = read_certificate(der).sha256
+    assert control.main(["cache", "verify", target, "--trust", pin]) == 0
+    assert control.main(["cache", "verify", target, "--trust", "0" * 64]) == 1

@@ -155,7 +155,7 @@ def test_the_command_from_a_directory_to_a_bucket_to_a_node(
     path.chmod(0o600)
     local = FileStore(tmp_path / "lab")
     Cache([local], local).put("x", {"kernel": "6.1"}, {"a": b"a", "big": bytes(9 << 20)}, {})
-    assert main(["cache", "warm", local.url, URL, "--key", str(path)]) == 0
+    assert main(["cache", "warm", local.url, URL, "--key", f"file:{path}"]) == 0
     assert main(["cache", "verify", URL, "--trust", who.sha256]) == 0
     assert main(["cache", "ls", URL]) == 0
     assert "1 entries" in capsys.readouterr().out

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from fixtures.pki import Authority, Identity, make_leaf, make_signer
+from fixtures.secrets import Secrets
 from fixtures.signer import SignerServer
 from harness.cachetool import sign
 from harness.cli import main
-from harness.errors import UsageError
+from harness.signers.secret_manager import ENDPOINT
 from installers.cache import manifest
 from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
@@ -109,7 +110,7 @@ def test_warm_signs_with_a_key(
     code, said = run(capsys, "warm", store.url, target.url, "--plan")
     assert (code, said.count("would copy")) == (0, 3)
     assert not target.directory.exists()
-    argv = ("warm", store.url, target.url, "--key", str(path))
+    argv = ("warm", store.url, target.url, "--key", f"file:{path}")
     assert run(capsys, *argv, "--entry", key(1)[:10])[1].endswith("1 copied, 0 left out\n")
     assert run(capsys, *argv)[1].endswith("2 copied, 0 left out\n")
     assert run(capsys, *argv)[1].endswith("0 copied, 0 left out\n")
@@ -138,7 +139,8 @@ def test_warm_signs_by_a_socket(store: FileStore, tmp_path: Path, capsys: Any) -
 def test_the_signature_is_one_that_nodes_accept(identity: tuple[Identity, Path]) -> None:
     who, path = identity
     made = Manifest("x", {"y": 1}, {"z": manifest.Content("a" * 64, 1)})
-    envelope = manifest.encode(made, sign.signer(path, None))
+    with sign.signer(f"file:{path}", None) as publisher:
+        envelope = manifest.encode(made, publisher)
     found, signature = manifest.decode(envelope, made.key)
     assert Trust(frozenset({who.sha256})).against(found, signature) is None
 
@@ -203,6 +205,7 @@ def test_gc_sweeps_old_leases_and_quarantine(store: FileStore, capsys: Any) -> N
         ["warm", "x", "https://mirror.invalid/y"],
         ["warm", "https://mirror.invalid/x", "y"],
         ["warm", "x", "y", "--key", "/nonexistent"],
+        ["warm", "x", "y", "--key", "file:/nonexistent"],
         ["warm", "x", "y", "--key", "k", "--signer", "s"],
         ["gc", "x", "--older-than", "soon"],
         ["gc", "x", "--keep-size", "little"],
@@ -215,22 +218,47 @@ def test_bad_input(argv: list[str], capsys: Any) -> None:
     assert said.startswith("airlock: ")
 
 
-def test_keys_that_are_no_good(tmp_path: Path, identity: tuple[Identity, Path]) -> None:
+def test_keys_that_are_no_good(
+    tmp_path: Path, store: FileStore, identity: tuple[Identity, Path], capsys: Any
+) -> None:
     who, path = identity
     authority = Authority(tmp_path / "pki")
     cases = {
-        "does not hold": b"nothing",
-        "is not an RSA key": make_leaf(authority.origin, ["x.test"]).key_and_cert(),
-        "do not belong together": who.key_pem + authority.stranger.pem,
+        "0 private keys in PEM": b"nothing",
+        "the private key is not RSA": make_leaf(authority.origin, ["x.test"]).key_and_cert(),
+        "is not that of the certificate": who.key_pem + authority.stranger.pem,
     }
     for words, data in cases.items():
         bad = tmp_path / "bad.pem"
         bad.write_bytes(data)
         bad.chmod(0o600)
-        with pytest.raises(UsageError, match=words):
-            sign.signer(bad, None)
+        code, said = run(capsys, "warm", store.url, f"{tmp_path}/t", "--key", f"file:{bad}")
+        assert (code, words in said) == (2, True), said
     open_to_all = tmp_path / "open.pem"
     open_to_all.write_bytes(path.read_bytes())
     open_to_all.chmod(0o644)
-    with pytest.raises(UsageError, match="read by others"):
-        sign.signer(open_to_all, None)
+    code, said = run(capsys, "warm", store.url, f"{tmp_path}/t", "--key", f"file:{open_to_all}")
+    assert (code, "read by others" in said) == (2, True)
+    assert not (tmp_path / "t").exists()
+
+
+def test_warm_signs_with_a_key_of_secret_manager(
+    store: FileStore,
+    tmp_path: Path,
+    identity: tuple[Identity, Path],
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By Google's own library, as everything that names its key with --key."""
+    who, _ = identity
+    secret = "projects/p/secrets/publisher"
+    spec = f"secret-manager:{secret}/versions/1?certificate={secret}-cert/versions/1"
+    with Secrets() as double:
+        double.versions = {secret: [who.key_pem], f"{secret}-cert": [who.der]}
+        monkeypatch.setenv(ENDPOINT, double.url)
+        target = str(tmp_path / "t")
+        assert run(capsys, "warm", store.url, target, "--key", spec)[0] == 0
+        assert len(double.requests) == 2
+        double.versions = {}
+        assert run(capsys, "warm", store.url, f"{tmp_path}/u", "--key", spec)[0] == 3
+    assert run(capsys, "verify", target, "--trust", who.sha256)[0] == 0

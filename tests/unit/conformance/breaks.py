@@ -273,6 +273,13 @@ def _(s: Sample) -> None:
     build["packages"] = 1
 
 
+@of("request-unplanned")
+def _(s: Sample) -> None:
+    build = s.ledger["build"]
+    build["first_request"] = build["proxy_step_end"] - 2.5
+    build["hosts"]["unplanned.airlock.test"] = 1
+
+
 @of("capture-blind")
 def _(s: Sample) -> None:
     s.ledger |= {"probes": 0, "missing_probes": ["192.0.2.1", "2001:db8::1", "probe.invalid"]}

@@ -291,6 +291,8 @@ def _ledger(intercept: bool) -> dict[str, Any]:
         "first_request": BUILT + 3.2,
         "proxy_step_end": BUILT,
         "packages": 0,
+        "hosts": {"mirror.example.org": 102, "origin.airlock.test": 2},
+        "planned": ["mirror.example.org", "origin.airlock.test:8443", "169.254.169.254"],
         "bumped_apt_gets": 100 if intercept else 0,
         "inherited": None,
         "secrets": [],

@@ -110,6 +110,10 @@ WORDS = {
         "egress.build-ledger": "2.500 s before the proxy step had ended",
         "cache.hit-fetches-nothing": "and 1 packages were fetched",
     },
+    "request-unplanned": {
+        "egress.build-planned": "1 hosts were asked that the plan does not name",
+        "egress.build-ledger": "2.500 s before the proxy step had ended",
+    },
     "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
     "private-key-left": {"hygiene.private-keys": "1 private keys"},
     "password-logged": {"hygiene.secrets": "1 files hold a secret"},
@@ -199,6 +203,7 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
         "egress.metadata-not-proxied",
         "egress.probes-seen",
         "egress.build-ledger",
+        "egress.build-planned",
     }
     others = {entry["outcome"] for c, entry in said["mute"].items() if c not in passed}
     assert others == {"not-verified", "skip"}, said["mute"]

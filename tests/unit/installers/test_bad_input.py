@@ -21,11 +21,17 @@ SOURCES = Path(str(installers.__file__)).parent
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "bad-input.md").read_text()
 # Section of the page -> the installer that reads its keys.
-READERS = {"proxy": "proxy", "trust": "trust", "keyrings": "keyrings", "cache": "driver"}
+READERS = {
+    "proxy": "proxy",
+    "archives": "archives",
+    "trust": "trust",
+    "keyrings": "keyrings",
+    "cache": "driver",
+}
 # Whose texts are listed whole.
 MODULES = (
     *("proxyurl", "noproxy", "config", "metadata", "registry", "pemsource", "pem"),
-    *("repositories", "trust", "cache/settings", "cache/mirror"),
+    *("repositories", "archived", "trust", "cache/settings", "cache/mirror"),
 )
 ERRORS = ("ConfigError", "NodeError", "UnreachableError")
 NOW = pem.utc_now()

@@ -243,8 +243,8 @@ def test_B50_the_projects_metadata_counts_where_the_instance_has_none() -> None:
     assert merged == {"http-proxy": "mine.test:1", "no-proxy": "x.test"}
 
 
-# Where every defect that these parts could have is tested. Those that are missing belong to parts
-# that are not here: the driver's choice (B24-B33), conda (B34-B37), Spark's first boot (B38-B43).
+# Where every defect that these parts could have is tested. Those that are missing belong to others:
+# the driver's choice (B24-B33, B45), conda (B34-B37), Spark's first boot (B38-B43), zeroing (B49).
 TESTED = {
     "B01": "test_defects.py::test_B01_the_site_that_proves_the_proxy_must_not_bypass_it",
     "B02": "test_defects.py::test_B02_http_proxy_alone_serves_https_too",
@@ -263,17 +263,18 @@ TESTED = {
     "test_B13_the_ring_is_plain_openpgp_and_a_keybox_is_replaced",
     "B14": "../installers_keyrings/test_keyrings.py::"
     "test_B14_several_addresses_are_merged_not_written_over_one_another",
-    "B15": "../installers_cache/test_lease.py::test_twenty_processes_race_and_one_builds_b15_b16",
-    "B16": "../installers_cache/test_lease.py::test_twenty_processes_race_and_one_builds_b15_b16",
+    "B15": "../installers_cache/test_lease.py::test_B15_B16_twenty_processes_race_and_one_builds",
+    "B16": "../installers_cache/test_lease.py::test_B15_B16_twenty_processes_race_and_one_builds",
+    "B17": "../installers_cache/test_lease.py::test_B16_B17_every_host_waits",
     "B18": "test_defects.py::test_B18_a_program_that_fails_is_never_taken_for_one_that_succeeded",
-    "B19": "../installers_cache/test_cache.py::test_every_input_matters_b19",
+    "B19": "../installers_cache/test_cache.py::test_B19_every_input_matters",
     "B20": "../installers_cache/test_cache.py::"
-    "test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21",
+    "test_B20_B21_a_tampered_entry_is_put_aside_and_built_anew",
     "B21": "../installers_cache/test_cache.py::"
-    "test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21",
+    "test_B20_B21_a_tampered_entry_is_put_aside_and_built_anew",
     "B22": "../installers_cache/test_settings.py::"
-    "test_an_offline_driver_asks_nobody_but_its_cache_b22",
-    "B23": "../installers_cache/test_cache.py::test_one_download_of_each_object_b23",
+    "test_B22_an_offline_driver_asks_nobody_but_its_cache",
+    "B23": "../installers_cache/test_cache.py::test_B23_one_download_of_each_object",
     "B44": "../installers_keyrings/test_keyrings.py::"
     "test_B44_without_a_proxy_the_keys_are_fetched_too",
     "B46": "test_defects.py::test_B46_done_is_what_is_there_and_not_what_a_marker_says",
@@ -286,4 +287,4 @@ TESTED = {
 @pytest.mark.parametrize("defect", TESTED)
 def test_every_defect_of_these_parts_has_its_test(defect: str) -> None:
     assert exists(Path(__file__).parent, TESTED[defect])
-    assert defect.lower() in TESTED[defect].lower()
+    assert re.search(rf"::test_(B\d\d_)*{defect}_", TESTED[defect])

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
@@ -18,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.metadata import MetadataServer
-from installers import pem, pemsource
+from fixtures.secrets import Secrets
+from installers import fetching, pem, pemsource
 from installers.config import Config, from_attributes
 from installers.errors import ConfigError, NodeError, UnreachableError
 from installers.host import Host
@@ -113,6 +115,9 @@ def test_damage_is_an_error_and_never_another_one(noise: bytes, at: int) -> None
         ("ftp://h/x", "scheme"),
         ("file://etc/ca.pem", "absolute path"),
         ("gs://bucket", "gs://bucket/object"),
+        ("secret-manager:projects/p/secrets/s", "versions/NUMBER"),
+        ("secret-manager:projects/p/secrets/s/versions/latest", "versions/NUMBER"),
+        ("secret-manager:projects/p/secrets/../x/versions/1", "versions/NUMBER"),
         ("gs://Bad_Bucket!/x", "gs://bucket/object"),
         ("https://h/ca.pem", "needs the hash"),
         ("https://h/ca.pem#sha256=12", "64 hex"),
@@ -237,6 +242,50 @@ def test_object_with_the_nodes_own_token(webs: list[Web]) -> None:
     assert headers["Authorization"] == f"Bearer {server.token}"
 
 
+SECRET = "projects/p/secrets/proxy-ca"
+
+
+def secret_config(secrets: Secrets, server: MetadataServer) -> Config:
+    given = {"airlock-secrets-endpoint": secrets.url}
+    return from_attributes(given, f"http://127.0.0.1:{server.port}")
+
+
+def test_secret_with_the_nodes_own_token() -> None:
+    with MetadataServer({}) as server, Secrets(token=server.token) as secrets:
+        server.serve()
+        secrets.versions[SECRET] = [b"old", GOOD.pem]
+        config = secret_config(secrets, server)
+        uri = f"secret-manager:{SECRET}/versions/2"
+        assert fetch(uri, config) == GOOD.pem
+        assert secrets.requests == [("GET", f"/v1/{SECRET}/versions/2:access")]
+        host = f"127.0.0.1:{secrets.port}"
+        assert urlsplit(pemsource.address(pemsource.parse(uri), config)).netloc == host
+        with pytest.raises(UnreachableError, match="answered 404"):
+            fetch(f"secret-manager:{SECRET}/versions/3", config)
+        with pytest.raises(NodeError, match="not the pinned"):
+            fetch(f"{uri}#sha256=" + "0" * 64, config)
+        secrets.damaged = True
+        with pytest.raises(UnreachableError, match="CRC32C"):
+            fetch(uri, config)
+
+
+def test_secret_without_a_service_account(webs: list[Web]) -> None:
+    web = Web(b"", status=404)
+    webs.append(web)
+    config = from_attributes(
+        {"airlock-secrets-endpoint": "http://127.0.0.1:9"}, f"http://127.0.0.1:{web.port}"
+    )
+    with pytest.raises(NodeError, match="no service account"):
+        fetch(f"secret-manager:{SECRET}/versions/1", config)
+
+
+def test_secret_address_follows_the_universe() -> None:
+    config = from_attributes({"universe-domain": "apis.sovereign.example"})
+    source = pemsource.parse(f"secret-manager:{SECRET}/versions/7")
+    url = f"https://secretmanager.apis.sovereign.example/v1/{SECRET}/versions/7:access"
+    assert pemsource.address(source, config) == url
+
+
 def test_token_does_not_follow_a_redirect(webs: list[Web]) -> None:
     thief = Web(GOOD.pem)
     store = Web(b"", status=302, to=f"http://127.0.0.1:{thief.port}/x")
@@ -277,7 +326,7 @@ def test_dead_proxy_is_could_not_tell() -> None:
 
 
 def test_too_large(webs: list[Web]) -> None:
-    body = b"x" * (pemsource.LIMIT + 1)
+    body = b"x" * (fetching.LIMIT + 1)
     web = Web(body)
     webs.append(web)
     with pytest.raises(NodeError, match="larger than"):

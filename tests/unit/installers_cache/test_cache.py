@@ -59,7 +59,7 @@ def test_the_order_of_inputs_does_not_matter(inputs: dict[str, Any]) -> None:
     assert key_of(inputs) == key_of(turned) == key_of(json.loads(json.dumps(inputs)))
 
 
-def test_every_input_matters_b19() -> None:
+def test_B19_every_input_matters() -> None:
     """B19: the key of the scripts this replaces left inputs out."""
     others = [
         Manifest(KIND, {**INPUTS, "kernel": "6.1.1"}, {}),
@@ -89,7 +89,7 @@ def test_a_build_comes_back_as_it_was(node: Make) -> None:
     assert node("a").get(KIND, {**INPUTS, "kernel": "6.1.1"}) is None
 
 
-def test_a_hit_asks_nobody_else_b22(node: Make, storage: Storage) -> None:
+def test_B22_a_hit_asks_nobody_else(node: Make, storage: Storage) -> None:
     """B22: a warm cache still needed the network."""
     node("a").obtain(KIND, INPUTS, build)
     storage.close()
@@ -98,7 +98,7 @@ def test_a_hit_asks_nobody_else_b22(node: Make, storage: Storage) -> None:
     assert len(storage.requests) == asked
 
 
-def test_one_download_of_each_object_b23(node: Make, storage: Storage) -> None:
+def test_B23_one_download_of_each_object(node: Make, storage: Storage) -> None:
     """B23: 4.5 GB were fetched up to three times on one node."""
     node("a").obtain(KIND, INPUTS, build)
     storage.requests.clear()
@@ -156,7 +156,7 @@ BREAKS: dict[str, Callable[[Storage], Any]] = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_tampered_entry_is_put_aside_and_built_anew_b20_b21(
+def test_B20_B21_a_tampered_entry_is_put_aside_and_built_anew(
     node: Make, storage: Storage, how: str
 ) -> None:
     """B20: nothing was verified. B21: a repair deleted what others shared."""

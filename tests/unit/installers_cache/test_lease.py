@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
 from installers.cache.lease import MISSED, Lease
 from installers.cache.manifest import Manifest
-from installers.cache.store import Store, lease_name
+from installers.cache.store import Content, Store, lease_name
 from tests.unit.installers_cache import racer
 from tests.unit.installers_cache.conftest import BUCKET
 
@@ -36,7 +38,7 @@ def until(condition: Any, seconds: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["gs", "file"])
-def test_twenty_processes_race_and_one_builds_b15_b16(tmp_path: Path, shared: bool) -> None:
+def test_B15_B16_twenty_processes_race_and_one_builds(tmp_path: Path, shared: bool) -> None:
     """B15: the lock had no precondition. B16: only some hosts ever waited."""
     marks = tmp_path / "marks"
     with Storage(BUCKET) as storage:
@@ -52,6 +54,34 @@ def test_twenty_processes_race_and_one_builds_b15_b16(tmp_path: Path, shared: bo
             assert not [name for name in storage.names(BUCKET) if "/leases/" in name]
         else:
             assert not list((tmp_path / "one" / "leases").glob("[!.]*"))
+
+
+@pytest.mark.parametrize("cores", [1, 4, 8, 32, 96])
+def test_B16_B17_every_host_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    """B16: only hosts named test waited. B17: cores were compared as texts, so 4 and 8 did not."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(socket, "gethostname", lambda: "production-m")
+    local = FileStore(tmp_path)
+    builder, waiter = Cache([local], local), Cache([local], local, every=0.1)
+    lease = Lease(local, Manifest("x", {}, {}).key, every=0.05)
+    assert lease.acquire()
+    built: list[int] = []
+    hits: list[str | None] = []
+
+    def build() -> tuple[dict[str, Content], dict[str, Any]]:
+        built.append(cores)
+        return {"a": b"a"}, {}
+
+    thread = threading.Thread(target=lambda: hits.append(waiter.obtain("x", {}, build).hit))
+    thread.start()
+    time.sleep(0.3)
+    assert not hits
+    builder.put("x", {}, {"a": b"a"}, {})
+    lease.release()
+    thread.join(timeout=20)
+    assert (built, hits) == ([], [local.url])
 
 
 def test_a_killed_builder_is_replaced(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def fill(cache: Cache, host: Host, driver: str = "535.261.03") -> None:
     cache.put(kmods.KIND, inputs, {"nvidia.ko": BODY}, details)
 
 
-def test_an_offline_driver_asks_nobody_but_its_cache_b22(
+def test_B22_an_offline_driver_asks_nobody_but_its_cache(
     host: Quiet, signer: SignerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B22: a warm cache still needed the network. Here apt is never run, and one host is asked."""

@@ -14,7 +14,7 @@ import pytest
 from fixtures.metadata import MetadataServer
 from fixtures.pki import Identity
 from fixtures.secrets import Secrets
-from installers import asn1, config, modsig, nodekey, signed
+from installers import asn1, config, modsig, secretmanager, signed
 from installers.config import Config
 from installers.errors import ConfigError, NodeError
 from installers.host import Host
@@ -145,7 +145,7 @@ def test_what_secret_manager_does_not_give(
 
 def test_the_checksum_is_googles() -> None:
     for data in (b"", b"123456789", bytes(range(256)) * 9):
-        assert nodekey.crc32c(data) == google_crc32c.value(data)
+        assert secretmanager.crc32c(data) == google_crc32c.value(data)
 
 
 @pytest.mark.parametrize(

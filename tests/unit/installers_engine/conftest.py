@@ -50,6 +50,7 @@ def prepared(memory: Path, keys: Keys) -> Iterator[Prepared]:
             "no-proxy": "corp.example, .lab.example",
             "http-proxy-pem-uri": f"{ca}#sha256={hashlib.sha256(server.ca.pem).hexdigest()}",
             "airlock-apt-https": "true",
+            "airlock-archive-mirror": "http://archive.test/old",
         }
         metadata = folder / "metadata.json"
         metadata.write_text(json.dumps({"instance": {"attributes": given}}))

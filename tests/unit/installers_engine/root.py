@@ -27,7 +27,8 @@ FOREIGN = {
     "etc/os-release": ('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', 0o644),
     "etc/environment": ("LANG=C\n# no newline at the end", 0o664),
     "etc/apt/sources.list": (
-        "deb http://mirror.test/debian bookworm main contrib non-free\n",
+        "deb http://mirror.test/debian bookworm main contrib non-free\n"
+        "deb http://mirror.test/debian bullseye-backports main",
         0o600,
     ),
     "etc/apt/sources.list.d/rival.list": (

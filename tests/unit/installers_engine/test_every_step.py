@@ -61,7 +61,7 @@ def test_every_step_of_proxy_trust_and_keyrings(
         prepared=str(prepared.root),
         work=str(memory / f"{way}-{share}"),
         metadata=str(prepared.metadata),
-        only="proxy,trust,keyrings",
+        only="proxy,archives,trust,keyrings",
         way=way,
         share=share,
         shares=SHARES,
