@@ -103,9 +103,20 @@ def load(source: Path, scratch: Path) -> Saved:
     directory = source
     if source.is_file():
         directory = scratch / "saved"
+        directory.mkdir()
         with tarfile.open(source) as tar:
-            tar.extractall(directory, filter="data")
+            for member in tar:
+                _unpack(tar, member, directory)
     return Saved(directory.absolute(), manifest)
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
+    """Not by extractall: before Python 3.11.4 it writes wherever a member's name says."""
+    file = tar.extractfile(member) if member.isreg() else None
+    if file is None or Path(member.name).name != member.name:
+        raise UsageError(f"{tar.name!r} holds {member.name}, which no saved node has")
+    with file, (directory / member.name).open("xb") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
 
 
 def peek(source: Path) -> dict[str, Any]:
