@@ -142,6 +142,7 @@ def _text(verb: str, summary: Summary, host: Host) -> str:
             lines.append(f"  problem: {problem['what']}")
             if problem["remedy"]:
                 lines.append(f"    remedy: {problem['remedy']}")
+        lines += [f"  note: {note}" for note in record["notes"]]
     if summary.not_run:
         lines.append(f"not run: {', '.join(summary.not_run)}")
     if verb == "plan":
