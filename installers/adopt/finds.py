@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from installers import keystore, openpgp, pem
+from installers.adopt import kept
 from installers.host import Host
 
 Finder = Callable[[Host, str], bool]
@@ -26,7 +27,6 @@ _RINGS = (
     *("adoptium", "docker-keyring", "cloud.google", "cran-r", "mysql", "bigtop-keyring"),
     *("nvidia-container-toolkit", "cuda-archive-keyring"),
 )
-_OURS = re.compile(r"[ \t]*# >>> airlock\b[^\n]*\n.*?^[ \t]*# <<< airlock\b[^\n]*\n?", re.S | re.M)
 _CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----\n.*?-----END CERTIFICATE-----(?:\n|\Z)", re.S
 )
@@ -247,37 +247,17 @@ def packages_directory(_: Host, text: str) -> str:
     return re.sub(r"(?m)^pkgs_dirs:[ \t]*\n(?![ \t]*-)", "", kept)
 
 
-def authorities(host: Host, text: str, kept: bytes = b"") -> str:
-    """Without the certificates that are those of their authority's file, here or ``kept``."""
-    theirs = pem.fingerprints(kept)
+def authorities(host: Host, text: str) -> str:
+    """Without the certificates that are those of their authority's file, there or set aside."""
+    theirs: set[str] = set()
     for path in CA_FILES:
         theirs |= pem.fingerprints(host.read_bytes(path) or b"")
+        theirs |= pem.fingerprints(kept.first(host, path))
 
     def judged(found: re.Match[str]) -> str:
         return "" if pem.fingerprints(found[0].encode()) <= theirs else found[0]
 
-    return _CERTIFICATE.sub(judged, text) if theirs else text
-
-
-def without_ours(text: str) -> tuple[str, list[str]]:
-    """The text with each block of ours as one line that nothing matches, and the blocks."""
-    blocks: list[str] = []
-
-    def store(found: re.Match[str]) -> str:
-        blocks.append(found[0])
-        return f"\0{len(blocks) - 1}\0\n"
-
-    return _OURS.sub(store, text), blocks
-
-
-def with_ours(text: str, blocks: list[str]) -> str:
-    """The blocks in their places again; those that are not given go."""
-
-    def back(found: re.Match[str]) -> str:
-        number = int(found[1])
-        return blocks[number] if number < len(blocks) else ""
-
-    return re.sub(r"\x00(\d+)\x00\n", back, text)
+    return _CERTIFICATE.sub(judged, text)
 
 
 def _is_ring(host: Host, path: str) -> bool:

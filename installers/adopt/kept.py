@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 from installers import originals
-from installers.adopt.finds import with_ours, without_ours
 from installers.host import Host
 from installers.journal import STATE_DIR, recall, remember
 
 DIRECTORY = f"{STATE_DIR}/adopted"
 MEMORY = "adopt"
 Bare = Callable[[bytes], bytes]
+_OURS = re.compile(r"[ \t]*# >>> airlock\b[^\n]*\n.*?^[ \t]*# <<< airlock\b[^\n]*\n?", re.S | re.M)
 
 
 def memory(host: Host) -> dict[str, Any]:
@@ -114,6 +115,27 @@ def give_back(host: Host) -> list[str]:
             store(host, known)
     host.prune(DIRECTORY)
     return said
+
+
+def without_ours(text: str) -> tuple[str, list[str]]:
+    """The text with each block of ours as one line that nothing matches, and the blocks."""
+    blocks: list[str] = []
+
+    def store(found: re.Match[str]) -> str:
+        blocks.append(found[0])
+        return f"\0{len(blocks) - 1}\0\n"
+
+    return _OURS.sub(store, text), blocks
+
+
+def with_ours(text: str, blocks: list[str]) -> str:
+    """The blocks in their places again; those that are not given go."""
+
+    def back(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return blocks[number] if number < len(blocks) else ""
+
+    return re.sub(r"\x00(\d+)\x00\n", back, text)
 
 
 def _one_back(host: Host, path: str, record: dict[str, Any]) -> str:

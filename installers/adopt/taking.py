@@ -92,7 +92,7 @@ def _tell(host: Host, what: str) -> None:
     elif what == "store" and store is not None and host.find_program(store.command[0]) is not None:
         host.run(store.command, timeout=300)
         host.sync(store.bundle)
-    elif what.startswith("depmod"):
+    elif what.startswith("depmod") and host.find_program("depmod") is not None:
         releases = what.split()[1:] or [
             p.rpartition("/")[2] for p in host.glob("/lib/modules", "*")
         ]
@@ -125,7 +125,7 @@ def _places(host: Host, row: Row) -> Iterator[str]:
 def _finds(host: Host, row: Row, path: str) -> bool:
     if row.find is not None:
         return row.find(host, path)
-    text, _ = finds.without_ours(host.read(path) or "")
+    text, _ = kept.without_ours(host.read(path) or "")
     return row.cut is not None and _cut(host, row, text) != text
 
 
