@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from installers import retired
 from installers.adopt import kept
 from installers.adopt.rows import FATES, ROWS, Row, by_id
 from installers.adopt.taking import Found, find, take, tell
@@ -35,6 +36,7 @@ class Adopt(Installer):
         notes = [
             f"{one.path} ({one.row.what}): {one.row.remedy or FATES[one.row.fate]}" for one in found
         ]
+        notes += retired.notes(self.config.raw, retired.ADOPT)
         # The kept files are the old ones: nothing is written twice but what is cut.
         return Contract(disk={kept.DIRECTORY: 1 << 20} if found else {}, notes=notes)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from installers import units
+from installers import retired, units
 from installers.adopt.installer import Adopt
 from installers.adopt.rows import by_id
 from installers.config import from_attributes
@@ -271,8 +271,8 @@ def test_bad_metadata(attributes: dict[str, str], where: str) -> None:
 
 def test_retired_keys_name_their_successors(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
-    notes = tree.run(host, "plan", dict.fromkeys(settings.RETIRED, "x")).contract.notes
-    assert len([note for note in notes if " is retired: " in note]) == len(settings.RETIRED)
+    notes = tree.run(host, "plan", dict.fromkeys(retired.DEFERRED, "x")).contract.notes
+    assert len([note for note in notes if " is retired " in note]) == len(retired.DEFERRED)
 
 
 def test_the_boot_verb_leaves_a_result(
