@@ -109,7 +109,7 @@ def give_back(host: Host) -> list[str]:
         problem = _one_back(host, path, record)
         if problem:
             said.append(f"{path}: {problem}")
-        if not problem or record["how"] == "gone":
+        if not problem or not _there(host, place(path)):
             known = memory(host)
             del known["files"][path]
             store(host, known)
@@ -142,7 +142,10 @@ def _one_back(host: Host, path: str, record: dict[str, Any]) -> str:
     if record["how"] == "gone":
         return f"is not brought back ({record['row']})"
     if not _there(host, place(path)):
-        return ""
+        # Given back by a run that was killed before it could forget it; or an image was sealed.
+        same = record["how"] == "cut" and _sha256(host.read_bytes(path) or b"") == record["sha256"]
+        lost = same or (record["how"] == "moved" and not _there(host, path))
+        return "is not brought back: what was kept of it is gone" if lost else ""
     if record["how"] == "moved":
         if _there(host, path):
             return f"somebody made another one since; as it was it is in {place(path)}"

@@ -18,11 +18,13 @@ from installers.engine import Engine, Summary
 from installers.exits import Exit
 from installers.host import Host
 from installers.journal import JOURNAL, STATE
+from installers.seal import Seal
 from tests.unit.installers_adopt.left import (
     DISCOVERY,
     KEY,
     LEFT,
     RAPIDS,
+    SECRET,
     SIX,
     STAMP,
     Link,
@@ -325,3 +327,20 @@ def test_links_are_no_way_out_of_the_root(root: Path, tmp_path: Path) -> None:
     put(root, {"/run/tmp/ca_dir-x/db.rsa": Link(f"{outside}/db.rsa")})
     adopt(root).apply()
     assert (outside / "db.rsa").read_text() == KEY
+
+
+def test_a_sealed_image_keeps_nothing_of_the_old_settings(root: Path) -> None:
+    """The kept files hold passwords, for which the seal would fail the image."""
+    put(root, {**LEFT["apt-proxy"], **LEFT["environment"], **LEFT["profile"]})
+    given = {"invocation-type": "custom-images", "http-proxy": SECRET}
+    config = from_attributes(given)
+    first = Adopt(config)
+    first.beside = ("proxy", "seal")
+    assert Engine(Host(root), [first]).apply().exit == Exit.PASS
+    sealed = Engine(Host(root), [Seal(config)]).apply()
+    assert sealed.exit == Exit.PASS, sealed.installers[0].problems
+    assert not any("s3cret" in content for content in tree(root).values())
+    notes = Engine(Host(root), [first]).remove().installers[0].notes
+    assert len(notes) == 3
+    assert all("what was kept of it is gone" in note for note in notes)
+    assert not Engine(Host(root), [first]).remove().installers[0].notes
