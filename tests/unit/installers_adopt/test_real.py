@@ -109,6 +109,31 @@ def test_their_holds_are_released_and_come_back(tmp_path: Path, asked: Path) -> 
     assert said[6] == "hi"
 
 
+def test_apt_reads_its_settings_and_sources_again(tmp_path: Path, asked: Path) -> None:
+    """A proxy file that was cut off, and a source whose key was never imported."""
+    torn = "printf 'Acquire::http::Proxy \"http' > $ROOT/etc/apt/apt.conf.d/99proxy"
+    ring = "/usr/share/keyrings/adoptium.gpg"
+    listed = "$ROOT/etc/apt/sources.list.d/adoptium.list"
+    source = f"echo 'deb [signed-by={ring}] https://a.test/ x main' > {listed}; : > $ROOT{ring}"
+    reads = "chroot $ROOT apt-config dump >/dev/null 2>&1; echo $?"
+    names = "chroot $ROOT apt-get indextargets --no-release-info 2>&1 | grep -c a.test || true"
+    said = in_overlay(
+        tmp_path,
+        f"{source}; {names}",
+        f"{torn}; {reads}",
+        node("apply", asked, "adopt,proxy,keyrings"),
+        reads,
+        names,
+        node("remove", asked, "adopt,proxy,keyrings"),
+        f"test ! -s $ROOT{ring}; cat {listed}; cat $ROOT/etc/apt/apt.conf.d/99proxy",
+    )
+    assert said[0] != "0"
+    assert said[1] == "100"
+    assert outcome(said[2]) == "ok"
+    assert said[3:5] == ["0", "0"]
+    assert said[6].endswith('x main\nAcquire::http::Proxy "http')
+
+
 def test_the_store_forgets_their_authority_and_learns_it_again(tmp_path: Path, asked: Path) -> None:
     (tmp_path / "ca.pem").write_text(CA)
     anchor = by_id("ca-file").paths[0]
