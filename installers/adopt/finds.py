@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from installers import keystore, openpgp, pem
+from installers import keystore, openpgp, owned, pem
 from installers.adopt import kept
 from installers.host import Host
 
@@ -151,13 +151,9 @@ def zeros(host: Host, path: str) -> bool:
 
 def unowned_module(host: Host, path: str) -> bool:
     """A kernel module that no package brought."""
-    plain = path.removeprefix("/usr")
-    names = {plain.encode(), b"/usr" + plain.encode()}
-    return not any(
-        names & set((host.read_bytes(listing) or b"").splitlines())
-        for listing in host.glob("/var/lib/dpkg/info", "*.list")
-        if b".ko" in (host.read_bytes(listing) or b"")
-    )
+    module = host.path(path)
+    system = owned.system_of(module.parent)
+    return system is None or not system.owns(module)
 
 
 def in_store(host: Host, path: str) -> bool:

@@ -193,3 +193,27 @@ def test_their_alias_goes_from_every_key_store_and_comes_back(tmp_path: Path) ->
     assert outcome(said[4]) == "unchanged"
     assert not answer(said[5])["installers"][-1]["notes"]
     assert said[6] == said[1], "byte for byte"
+
+
+def test_a_thing_keeps_owner_mode_and_links_on_another_disk(tmp_path: Path, asked: Path) -> None:
+    """The state is on a file system of its own: a rename cannot do it."""
+    done = "$ROOT/opt/install-dpgce/complete"
+    make = f"mkdir -p {done}; echo x > {done}/cuda; ln -s cuda {done}/link; chmod 604 {done}/cuda"
+    find = "cd $ROOT/opt && find install-dpgce -printf '%p %m %U:%G %l\\n' | sort"
+    look = f"({find}); cat {done}/cuda"
+    state = "$ROOT/var/lib/airlock"
+    said = in_overlay(
+        tmp_path,
+        f"{make}; chown 1000:100 {done}/cuda; {look}",
+        f"mkdir -p {state}; mount -t tmpfs t {state}; stat -c %d {state} $ROOT/opt | uniq | wc -l",
+        node("apply", asked),
+        f"test ! -e {done}; find {state}/adopted -name cuda | wc -l",
+        node("remove", asked),
+        f"{look}; test ! -e {state}/adopted",
+    )
+    assert said[1] == "2"
+    assert outcome(said[2]) == "ok"
+    assert said[3] == "1"
+    assert not answer(said[4])["installers"][0]["notes"]
+    assert said[5] == said[0]
+    assert "cuda 604 1000:100" in said[0]
