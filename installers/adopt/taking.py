@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional
@@ -41,15 +41,20 @@ def find(host: Host, rows: Sequence[Row] = ROWS) -> list[Found]:
     """What of these rows is on the node, in the rows' order."""
     found = {row.id: list(_places(host, row)) for row in rows if row.sure or row.alone}
     doubtful = [row for row in rows if row.id not in found]
-    if doubtful and _ran(host):
+    if doubtful and _ran(host, found):
         found.update({row.id: list(_places(host, row)) for row in doubtful})
     return [Found(row, path) for row in rows for path in found.get(row.id, [])]
 
 
-def _ran(host: Host) -> bool:
-    """Whether something tells that today's scripts ran here."""
-    taken = bool(kept.memory(host)["files"])
-    return taken or any(True for row in ROWS if row.sure for _ in _places(host, row))
+def _ran(host: Host, found: Mapping[str, Sequence[str]]) -> bool:
+    """Whether something tells that today's scripts ran here; ``found``: what is known already."""
+    if kept.memory(host)["files"]:
+        return True
+    return any(
+        bool(found[row.id]) if row.id in found else any(True for _ in _places(host, row))
+        for row in ROWS
+        if row.sure
+    )
 
 
 def take(host: Host, row: Row, path: str) -> None:
