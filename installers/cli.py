@@ -18,7 +18,7 @@ from installers.engine import Engine, Summary, shown_change
 from installers.errors import ConfigError, NodeError, UnreachableError, describe_defect
 from installers.exits import Exit
 from installers.host import Host
-from installers.journal import Journal
+from installers.journal import Journal, read_state
 from installers.lock import lock
 from installers.redact import redact_text
 
@@ -90,6 +90,8 @@ def _verb(options: argparse.Namespace) -> int:
     try:
         names = registry.select(options.only)
         with lock(host) if options.verb != "plan" else contextlib.nullcontext():
+            # A state that we cannot read is no reason to begin.
+            read_state(host)
             config = _config(host, options)
             host.hide(config.proxy.secrets)
             engine = Engine(
@@ -142,6 +144,7 @@ def _text(verb: str, summary: Summary, host: Host) -> str:
             lines.append(f"  problem: {problem['what']}")
             if problem["remedy"]:
                 lines.append(f"    remedy: {problem['remedy']}")
+        lines += [f"  note: {note}" for note in record["notes"]]
     if summary.not_run:
         lines.append(f"not run: {', '.join(summary.not_run)}")
     if verb == "plan":

@@ -142,7 +142,12 @@ def _proxy(attributes: Mapping[str, str]) -> ProxySettings:
     general = proxyurl.parse(attributes.get("proxy-uri"), "proxy-uri")
     http = proxyurl.parse(attributes.get("http-proxy"), "http-proxy") or general
     https = proxyurl.parse(attributes.get("https-proxy"), "https-proxy") or general
-    no_proxy, notes = noproxy.parse(attributes.get(noproxy.KEY))
+    given = attributes.get(noproxy.KEY) or ""
+    cluster = _text(attributes, "dataproc-cluster-name")
+    if cluster is not None:
+        # Nodes of a cluster talk to each other; workers' short names have no portable spelling.
+        given = f"{given},.internal,{cluster}-m"
+    no_proxy, notes = noproxy.parse(given)
     if http is not None and https is None:
         https = http
         notes.append("https-proxy is not set: https goes through the http proxy")

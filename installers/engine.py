@@ -82,12 +82,17 @@ class Contract:
 
 
 class Installer:
-    """Makes one part of a node right. Subclasses override what they need."""
+    """Makes one part of a node right. Subclasses override what they need.
+
+    ``beside``: names of this run's installers; ``remains``: what a removal did not bring back.
+    """
 
     name = ""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.beside: tuple[str, ...] = ()
+        self.remains: list[str] = []
 
     def refuse(self, host: Host) -> list[Refusal]:
         """Reasons why nothing may be applied, found without any network."""
@@ -137,6 +142,7 @@ class Outcome:
     problems: list[Problem] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a removal did not bring back
     verified: str = field(default="", repr=False)  # digest of the state that verify found right
 
 
@@ -263,6 +269,7 @@ class Engine:
             started = time.monotonic()
             with self._caught(outcome, summary), self.journal.log(installer.name).step("remove"):
                 installer.remove(self.host)
+            outcome.notes = installer.remains
             outcome.seconds = round(time.monotonic() - started, 3)
             summary.installers.append(outcome)
             if outcome.outcome == "ok":
@@ -307,21 +314,14 @@ class Engine:
 
     def _still_wrong(self, installer: Installer) -> list[Problem]:
         left = diff(installer.inspect(self.host), installer.desired(self.host))
-        problems = [
-            Problem(
-                redact(
-                    f"{change.key} is {change.before!r}, not {change.after!r}", self.host.secrets
-                ),
-                "something on the node changes it back, or the installer is wrong",
-            )
-            for change in left
-        ]
-        return problems + installer.verify(self.host)
+        words = [f"{change.key} is {change.before!r}, not {change.after!r}" for change in left]
+        why = "something on the node changes it back, or the installer is wrong"
+        problems = [Problem(redact(text, self.host.secrets), why) for text in words]
+        return [*problems, *installer.verify(self.host)]
 
     def _doubt(self, name: str) -> None:
         """Let the next apply verify for itself."""
-        state = read_state(self.host)
-        if state["installers"].get(name, {}).pop("verified", ""):
+        if (state := read_state(self.host))["installers"].get(name, {}).pop("verified", ""):
             write_state(self.host, state)
 
     def _contract(self) -> Contract:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -200,9 +201,22 @@ class Host:
         return True
 
     def move(self, p: str, to: str) -> None:
-        """Rename a file or a directory within its file system, durably."""
-        self.path(p, follow=False).rename(self.path(to, follow=False))
-        sync_directory(self.path(to, follow=False).parent)
+        """Rename a file, a link or a directory, durably; copy it where that is another disk."""
+        source, target = self.path(p, follow=False), self.path(to, follow=False)
+        make_directory(target.parent)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise NodeError(error.strerror or "cannot be moved", where=p) from error
+            temporary = _temporary(target)
+            # With owners, modes and links, which shutil leaves out.
+            self.run(["cp", "-a", "--", p, f"{to.rpartition('/')[0]}/{temporary.name}"])
+            self.sync(to.rpartition("/")[0])
+            temporary.rename(target)
+            self.remove(p)
+        sync_directory(target.parent)
+        sync_directory(source.parent)
 
     def prune(self, p: str) -> bool:
         """Remove a directory if it is empty. True if it was."""

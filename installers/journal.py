@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from installers.errors import NodeError
 from installers.host import Host, make_directory, sync_directory
 from installers.redact import redact
 
 STATE_DIR = "/var/lib/airlock"
 JOURNAL = f"{STATE_DIR}/journal.jsonl"
 STATE = f"{STATE_DIR}/state.json"
-SCHEMA = 1
+SCHEMA = 2
+#: Of a state that names a schema which this release cannot read.
+_NEWER = "take the release of Airlock that wrote it, or a later one; nothing was changed"
 
 
 class Journal:
@@ -98,13 +101,31 @@ def read_state(host: Host) -> dict[str, Any]:
     """``{"schema", "installers": {name: {"outcome", "t", ...}}, "memory": {name: {...}}}``.
 
     ``memory`` is what an installer must remember to undo its work. Empty parts when there is none.
+    A state of an older release is read as this one's. NodeError for that of a newer one, whose
+    memory we would lose.
     """
     state: dict[str, Any] = {"schema": SCHEMA, "installers": {}, "memory": {}}
     with contextlib.suppress(ValueError):
         stored = json.loads(host.read(STATE) or "{}")
-        if isinstance(stored, dict) and stored.get("schema") == SCHEMA:
-            state.update(stored)
+        if isinstance(stored, dict):
+            state.update(_migrated(stored))
     return state
+
+
+def _migrated(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored state in the schema of today."""
+    schema = stored.get("schema", 1)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise NodeError(f"is of schema {schema}, which is not known", where=STATE, remedy=_NEWER)
+    parts = {
+        key: stored[key] for key in ("installers", "memory") if isinstance(stored.get(key), dict)
+    }
+    if schema < 2:
+        # Before 2 nothing was adopted: what was verified then may have others' settings beside it.
+        for known in parts.get("installers", {}).values():
+            if isinstance(known, dict):
+                known.pop("verified", None)
+    return {**parts, "schema": SCHEMA}
 
 
 def write_state(host: Host, state: dict[str, Any]) -> None:

@@ -73,6 +73,12 @@ class Stores:
         if not certificates:
             self._restore(path, mode)
 
+    def without(self, path: str, data: bytes, alias: str) -> bytes:
+        """The bytes of a store, which is at ``path`` or was, without one alias; NodeError."""
+        entries = keystore.certificates(data)
+        gone = entries is not None and alias not in entries
+        return data if gone else self._edited(path, data, [alias], [])
+
     def _restore(self, path: str, mode: int) -> None:
         """The bytes of before, if nobody else has changed the store since."""
         before = self.host.read_bytes(_backup(path))

@@ -8,7 +8,7 @@ file is kept whole. It comes back only if nobody else has changed it since.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Optional
 
 from installers.host import Host
 from installers.journal import STATE_DIR, recall, remember
@@ -45,6 +45,11 @@ def restore(host: Host, path: str, bare: str) -> bool:
     host.remove(_kept(path))
     host.prune(_DIRECTORY)
     return True
+
+
+def kept(host: Host, path: str) -> Optional[bytes]:
+    """The file as it was before us, None where it is not kept."""
+    return host.read_bytes(_kept(path)) if path in recall(host, _MEMORY) else None
 
 
 def _kept(path: str) -> str:

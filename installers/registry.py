@@ -10,9 +10,10 @@ from installers.config import Config
 from installers.engine import Installer
 from installers.errors import ConfigError
 
-# The proxy before anything may use the network, sources before apt is asked for anything, the CA
-# before anything speaks TLS, sealing last.
+# What others left comes first, the proxy before anything may use the network, sources before apt is
+# asked for anything, the CA before anything speaks TLS, sealing last.
 ORDER = {
+    "adopt": "installers.adopt.installer:Adopt",
     "proxy": "installers.proxy:Proxy",
     "archives": "installers.archives:Archives",
     "trust": "installers.trust:Trust",
@@ -51,4 +52,5 @@ def load(names: list[str], config: Config) -> list[Installer]:
     for name in names:
         module, _, cls = ORDER[name].partition(":")
         found.append(getattr(importlib.import_module(module), cls)(config))
+        found[-1].beside = tuple(names)
     return found

@@ -14,7 +14,21 @@ CUDA = {
 ENVIRONMENTS = {
     "gpu-conda-env": "airlock-environments: an environment has the name of its lock",
 }
-EVERY = {**CUDA, **ENVIRONMENTS}
+DEFERRED = {
+    "install-gpu-agent": "the Ops Agent, which reads the GPUs' metrics from NVML itself",
+    "enable-gpu-monitoring": "the Ops Agent, which reads the GPUs' metrics from NVML itself",
+    "rapids-runtime": "spark:spark.plugins=com.nvidia.spark.SQLPlugin in the cluster's properties",
+    "spark-rapids-version": "that rapids-4-spark jar in /usr/lib/spark/jars of the image",
+    "xgboost-version": "those xgboost4j jars in /usr/lib/spark/jars of the image",
+}
+#: Of the proxy script and of image builds.
+ADOPT = {
+    "custom-sources-path": "invocation-type=custom-images, which says that this is an image",
+    "creating-image": "invocation-type=custom-images, which says that this is an image",
+    "swp-egress": "the verb probe, which asks the network itself",
+    "project-id": "dataproc-cluster-name, with which every name below .internal goes direct",
+}
+EVERY = {**CUDA, **ENVIRONMENTS, **DEFERRED, **ADOPT}
 
 
 def notes(attributes: Mapping[str, str], keys: Mapping[str, str]) -> list[str]:

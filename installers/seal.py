@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from installers import units
+from installers.adopt import kept
 from installers.engine import Change, Contract, Installer, Problem
 from installers.host import APT_CONF, RUN_DIR, Host
 from installers.journal import Log
@@ -34,6 +35,8 @@ _GOES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     # An image of a configured node: its stamp is another machine's.
     "gpu-config": (("/var/lib/airlock", "gpu-config-*"),),
+    # Old proxy settings with their passwords are kept there.
+    "adopted": ((kept.DIRECTORY, "*"),),
     "logs": (
         ("/var/log/apt", "*"),
         ("/var/log/journal", "*"),

@@ -7,21 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
+from installers import retired
 from installers.errors import ConfigError
 
 TRUE, FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off", "")
 #: compute mode → the word nvidia-smi -c takes and -x -q answers.
 COMPUTE_MODES = {"default": "DEFAULT", "exclusive-process": "EXCLUSIVE_PROCESS"}
 _MIG_PROFILES = re.compile(r"[0-9]{1,3}|[1-7]g\.[0-9]+gb(\+[a-z0-9.]+)?")
-#: Keys of today's scripts that do nothing here → what does it now.
-RETIRED = {
-    "install-gpu-agent": "GPU metrics come from the Ops Agent, which reads NVML itself",
-    "enable-gpu-monitoring": "GPU metrics come from the Ops Agent, which reads NVML itself",
-    "rapids-runtime": "set spark:spark.plugins=com.nvidia.spark.SQLPlugin in the cluster's "
-    "properties",
-    "spark-rapids-version": "put that rapids-4-spark jar into /usr/lib/spark/jars of the image",
-    "xgboost-version": "put those xgboost4j jars into /usr/lib/spark/jars of the image",
-}
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,7 @@ def from_attributes(attributes: Mapping[str, str]) -> Settings:
         compute_mode=mode or None,
         mig=mig,
         mig_profiles=profiles or (("9", "9") if mig else ()),
-        notes=tuple(
-            f"{key} is retired: {successor}" for key, successor in RETIRED.items() if key in text
-        ),
+        notes=tuple(retired.notes(attributes, retired.DEFERRED)),
     )
 
 

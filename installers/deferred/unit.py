@@ -10,6 +10,8 @@ again: a condition on a stamp would let a stale one through.
 from __future__ import annotations
 
 from installers import units
+from installers.adopt import taking
+from installers.adopt.rows import by_id
 from installers.host import Host
 
 NAME = "dataproc-gpu-config.service"
@@ -42,13 +44,8 @@ DROP_IN_TEXT = f"""\
 Requires={NAME}
 After={NAME}
 """
-# What today's scripts leave behind: their unit has our name, and these would work against it.
-LEGACY = (
-    f"/etc/systemd/system/multi-user.target.wants/{NAME}",
-    "/usr/local/sbin/apply-dataproc-gpu-config.sh",
-    "/etc/systemd/system/multi-user.target.wants/dataproc-cgroup-device-permissions.service",
-    "/etc/systemd/system/dataproc-cgroup-device-permissions.service",
-)
+# What today's scripts leave behind: their unit has our name, and the other works against ours.
+_OF_OTHERS = ("gpu-unit", "cgroup-unit")
 
 
 def drop_in(daemon: str) -> str:
@@ -69,9 +66,9 @@ def inspect(host: Host) -> dict[str, str]:
         state[f"unit:{path}"] = (
             "absent" if found is None else "ours" if found == text else "differs"
         )
-    for path in LEGACY:
-        if host.exists(path) or host.readlink(path) is not None:
-            state[f"unit:{path}"] = "left by another"
+    for one in _left(host):
+        if state.get(f"unit:{one.path}") != "ours":
+            state[f"unit:{one.path}"] = "left by another"
     return state
 
 
@@ -82,8 +79,9 @@ def desired() -> dict[str, str]:
 
 def install(host: Host) -> None:
     """Write unit and drop-ins and take away what works against them."""
-    for path in LEGACY:
-        host.remove(path)
+    for one in _left(host):
+        taking.take(host, one.row, one.path)
+    taking.tell(host, None)
     for path, text in files().items():
         host.write(path, text)
     units.reload(host)
@@ -94,3 +92,7 @@ def remove(host: Host) -> None:
     for path in reversed(list(files())):
         host.remove(path)
     units.reload(host)
+
+
+def _left(host: Host) -> list[taking.Found]:
+    return taking.find(host, [by_id(name) for name in _OF_OTHERS])

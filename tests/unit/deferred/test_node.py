@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from installers import retired, units
+from installers.adopt.installer import Adopt
+from installers.adopt.rows import by_id
 from installers.config import from_attributes
 from installers.deferred import (
     boot,
@@ -20,6 +23,7 @@ from installers.deferred import (
     yarn,
 )
 from installers.deferred.cgroups import OWN
+from installers.deferred.installer import Deferred
 from installers.deferred.properties import read as read_properties
 from installers.errors import ConfigError
 from installers.exits import Exit
@@ -203,17 +207,25 @@ def test_another_card_is_another_configuration(tmp_path: Path) -> None:
 
 def test_what_todays_scripts_left_is_taken_over(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
-    for left in unit.LEGACY:
+    lefts = [path for name in ("gpu-unit", "cgroup-unit") for path in by_id(name).paths]
+    theirs = {path: f"# {path}\nExecStart=/x/apply-dataproc-gpu-config.sh\n" for path in lefts}
+    for left, text in theirs.items():
         (tmp_path / left.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / left.lstrip("/")).write_text("#!/bin/bash\n")
+        (tmp_path / left.lstrip("/")).write_text(text)
     path = tmp_path / yarn.EXECUTOR.lstrip("/")
     path.write_text(
         path.read_text()
         + "\n[gpu]\nmodule.enabled=true\n[cgroups]\nroot=/sys/fs/cgroup\nyarn-hierarchy=yarn\n"
     )
     assert tree.run(host).exit == Exit.PASS
-    assert not [p for p in unit.LEGACY if (tmp_path / p.lstrip("/")).exists()]
+    there = {p for p in lefts if (tmp_path / p.lstrip("/")).exists()}
+    assert there == {units.unit_path(unit.NAME)}
+    assert host.read(units.unit_path(unit.NAME)) == unit.TEXT
     assert path.read_text().count("[gpu]") == path.read_text().count("[cgroups]") == 1
+    config = from_attributes({})
+    for one in (Deferred(config), Adopt(config)):
+        one.remove(host)
+    assert {p: host.read(p) for p in lefts} == theirs
 
 
 def test_cgroup_v2_gets_a_hierarchy_of_its_own(tmp_path: Path) -> None:
@@ -259,8 +271,8 @@ def test_bad_metadata(attributes: dict[str, str], where: str) -> None:
 
 def test_retired_keys_name_their_successors(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
-    notes = tree.run(host, "plan", dict.fromkeys(settings.RETIRED, "x")).contract.notes
-    assert len([note for note in notes if " is retired: " in note]) == len(settings.RETIRED)
+    notes = tree.run(host, "plan", dict.fromkeys(retired.DEFERRED, "x")).contract.notes
+    assert len([note for note in notes if " is retired " in note]) == len(retired.DEFERRED)
 
 
 def test_the_boot_verb_leaves_a_result(

@@ -6,15 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from installers import config, retired
-from installers.cuda import Cuda
-from installers.driver import Driver
-from installers.environments import Environments
+from installers import config, registry, retired
 from installers.host import Host
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/migration.md"
-#: Keys of driver, CUDA, signing and Conda that install_gpu_driver.sh and its helpers read.
+#: Keys that install_gpu_driver.sh, its helpers, mig.sh and gce-proxy-setup.sh read.
 TODAYS = {
+    "http-proxy": "10.11.0.250:3128",
+    "https-proxy": "10.11.0.250:3128",
+    "proxy-uri": ":",
+    "no-proxy": "a.example, .b.example",
+    "http-proxy-pem-uri": "gs://bucket/ca.pem",
+    "universe-domain": "googleapis.com",
+    "dataproc-cluster-name": "mine",
+    "project-id": "p",
+    "custom-sources-path": "gs://bucket/x",
+    "creating-image": "1",
+    "swp-egress": "1",
+    "invocation-type": "custom-images",
+    "dataproc-role": "Worker",
+    "ENABLE_MIG": "1",
+    "MIG_CGI": "9,9",
+    "install-gpu-agent": "false",
+    "enable-gpu-monitoring": "false",
+    "rapids-runtime": "SPARK",
+    "spark-rapids-version": "25.08.0",
+    "xgboost-version": "1.7.6",
     "gpu-driver-provider": "OS",
     "gpu-driver-version": "535.261.03",
     "gpu-driver-url": "https://us.download.nvidia.com/a/550.142/NVIDIA-Linux-x86_64-550.142.run",
@@ -47,14 +64,20 @@ def test_all_keys_together_are_understood(tmp_path: Path) -> None:
     one = config.from_attributes(TODAYS)
     assert one.node_key is not None
     assert one.modulus_md5 == "ab" * 16
-    for installer in (Driver(one), Cuda(one), Environments(one)):
+    assert one.image_build
+    assert one.pem_uri == "gs://bucket/ca.pem"
+    assert one.proxy.https is not None
+    assert {"a.example", ".b.example", ".internal", "mine-m"} <= set(one.proxy.no_proxy)
+    for installer in registry.load(list(registry.ORDER), one):
         assert installer.refuse(Host(tmp_path)) is not None
 
 
 def test_plans_name_what_is_retired(tmp_path: Path) -> None:
     one = config.from_attributes(TODAYS)
     host = Host(tmp_path, offline=True)
-    notes = Cuda(one).contract(host).notes + Environments(one).contract(host).notes
+    notes = [
+        note for i in registry.load(list(registry.ORDER), one) for note in i.contract(host).notes
+    ]
     for key in retired.EVERY:
         assert any(note.startswith(f"{key} is retired") for note in notes), key
         assert "retired" in next(
