@@ -238,20 +238,21 @@ class QemuNode:
         return running
 
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
-        """Boot, and once more if the initramfs gave up; both are phases of the report.
+        """Boot, and once more if that got stuck; both are phases of the report.
 
-        Its udev can lose a race on a slow host (``udevadm control --exit``: Broken pipe).
+        On a slow host an initramfs can lose a race with udev (``udevadm control --exit``: Broken
+        pipe), and an emulated kernel now and then panics while it patches itself.
         """
         try:
             return self._boot_machine(machine)
-        except vm.InitramfsError as first:
+        except vm.BootStuck as first:
             self._job.say("boot", f"{first.message}; once more")
             self.transport.close()
             if self._vm is not None:
                 self._vm.stop()
         try:
             return self._boot_machine(machine)
-        except vm.InitramfsError as second:
+        except vm.BootStuck as second:
             raise NodeFailed(f"twice: {second.message}") from second
 
     def _boot_machine(self, machine: vm.Machine) -> vm.VirtualMachine:

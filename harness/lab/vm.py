@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -180,8 +181,12 @@ def _answer(name: str, stream: Iterable[bytes]) -> Any:
     raise InfraError(f"QEMU went away during {name}")
 
 
-class InitramfsError(InfraError):
-    """The machine will not boot by itself any more: it stands in the shell of its initramfs."""
+# The shell of an initramfs that gave up, or the last line of a kernel that did: neither ends.
+_STUCK = re.compile(r"\(initramfs\)\s*$|end Kernel panic - not syncing")
+
+
+class BootStuck(InfraError):
+    """The machine will not boot by itself any more."""
 
 
 class VirtualMachine:
@@ -227,11 +232,11 @@ class VirtualMachine:
         )
 
     def check_booting(self) -> None:
-        """check_alive, and :class:`InitramfsError` once the console shows that one's prompt."""
+        """check_alive, and :class:`BootStuck` if the console shows that it will not get further."""
         self.check_alive()
-        if self.console_tail(1).rstrip().endswith("(initramfs)"):
+        if _STUCK.search(self.console_tail(1)):
             tail = self.console_tail(8).replace("\n", " | ")
-            raise InitramfsError(f"the initramfs gave up; serial console: {tail}")
+            raise BootStuck(f"it does not boot; serial console: {tail}")
 
     def explain(self, error: InfraError) -> InfraError:
         """What broke the channel: in QEMU's words if it died, else in its console's.

@@ -1,4 +1,4 @@
-"""A boot that ends in the initramfs's shell."""
+"""A boot that ends in the initramfs's shell, or with a panic."""
 
 from __future__ import annotations
 
@@ -40,10 +40,17 @@ def test_a_machine_that_boots_is_left_alone(said: str, tmp_path: Path) -> None:
     running.check_booting()
 
 
-def test_the_prompt_on_the_console_is_seen_at_once(tmp_path: Path) -> None:
+PANIC = (
+    "[    1.48] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\r\n"
+    "[    1.49] ---[ end Kernel panic - not syncing: Attempted to kill init! ]---\r\n"
+)
+
+
+@pytest.mark.parametrize(("last", "said"), [(LAST, "Broken pipe"), (PANIC, "kill init")])
+def test_a_boot_that_ended_is_seen_at_once(last: str, said: str, tmp_path: Path) -> None:
     running = vm.VirtualMachine(machine(tmp_path))
-    running.machine.console.write_text(LAST)
-    with pytest.raises(vm.InitramfsError, match=r"console: .*Broken pipe"):
+    running.machine.console.write_text(last)
+    with pytest.raises(vm.BootStuck, match=f"console: .*{said}"):
         running.check_booting()
 
 
@@ -83,7 +90,7 @@ def test_it_is_booted_once_more(bad_boots: int, tmp_path: Path) -> None:
         nonlocal boots
         boots += 1
         if boots <= bad_boots:
-            raise vm.InitramfsError("the initramfs gave up")
+            raise vm.BootStuck("it does not boot")
         return "running"
 
     node: Any = SimpleNamespace(
@@ -92,9 +99,9 @@ def test_it_is_booted_once_more(bad_boots: int, tmp_path: Path) -> None:
         transport=SimpleNamespace(close=lambda: ended.append("channel")),
         _vm=SimpleNamespace(stop=lambda: ended.append("machine")),
     )
-    failing = pytest.raises(NodeFailed, match="twice: the initramfs gave up")
+    failing = pytest.raises(NodeFailed, match="twice: it does not boot")
     with failing if bad_boots == 2 else contextlib.nullcontext():
         QemuNode._power_on(node, machine(tmp_path))
     assert boots == 2
-    assert said == ["the initramfs gave up; once more"]
+    assert said == ["it does not boot; once more"]
     assert ended == ["channel", "machine"]
