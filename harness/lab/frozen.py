@@ -197,11 +197,12 @@ def signature(machine: Machine) -> dict[str, Any]:
         "qemu": ran.stdout.partition("\n")[0],
         "firmware": [str(machine.firmware.code), code.st_size, code.st_mtime_ns],
         "accelerator": machine.accelerator,
+        "cpu": machine.cpu,
         "memory": machine.memory,
         "cores": machine.cores,
         "method": method(),
         **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
-        "format": 5,
+        "format": 6,
     }
 
 

@@ -76,8 +76,7 @@ def test_ctrl_c_stops_in_order_and_reports_what_ran(bench: Bench) -> None:
 
 def test_ctrl_c_during_a_check_ends_it(bench: Bench) -> None:
     process = bench.start_run("--scenario", "proxy-auth", SLOW_CHECK="60")
-    wait_for(lambda: list(bench.path.glob(f"out/*/cells/{AUTH}/facts.json")))
-    time.sleep(1)
+    wait_for(bench.slow_began.exists)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=SECONDS)
@@ -92,8 +91,7 @@ def test_ctrl_c_during_a_check_ends_it(bench: Bench) -> None:
 
 def test_ctrl_c_twice_ends_at_once(bench: Bench) -> None:
     process = bench.start_run("--scenario", "proxy-auth", SLOW_CHECK="60")
-    wait_for(lambda: list(bench.path.glob(f"out/*/cells/{AUTH}/facts.json")))
-    time.sleep(1)
+    wait_for(bench.slow_began.exists)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)

@@ -149,7 +149,7 @@ def test_ctrl_c_keeps_nothing(bench: Bench, state: Path) -> None:
     bench.script.write_text('["*"]\nchild = true\n')
     process = bench.start_run("--scenario", "proxy-auth", "--keep", "always", SLOW_CHECK="60")
     child = child_of(bench, AUTH)
-    wait_for(lambda: list(bench.path.glob(f"out/*/cells/{AUTH}/facts.json")))
+    wait_for(bench.slow_began.exists)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output

@@ -33,7 +33,9 @@ def test_ping(node):
 
 @check(id="small.slow", severity="minor", title="It takes its time", remedy="wait")
 def test_slow(node):
-    time.sleep(float(os.environ.get("SLOW_CHECK", "0")))
+    if "SLOW_CHECK" in os.environ:
+        Path(os.environ["SLOW_BEGAN"]).touch()
+        time.sleep(float(os.environ["SLOW_CHECK"]))
 
 @check(id="small.worker", severity="minor", title="Its worker lives", remedy="do not kill it")
 def test_worker(node):
@@ -90,13 +92,18 @@ class Bench:
         return subprocess.Popen(
             [sys.executable, "-m", "harness.cli", *words],
             cwd=self.path,
-            env=self.environment(**environment),
+            env=self.environment(SLOW_BEGAN=str(self.slow_began), **environment),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+    @property
+    def slow_began(self) -> Path:
+        """Is there once the check that SLOW_CHECK makes slow has begun."""
+        return self.path / "slow-began"
 
     def start_run(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """``airlock run`` on the fake provider with the small checks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,3 +106,10 @@ def test_it_is_booted_once_more(bad_boots: int, tmp_path: Path) -> None:
     assert boots == 2
     assert said == ["it does not boot; once more"]
     assert ended == ["channel", "machine"]
+
+
+def test_a_translated_processor_has_no_instruction_that_qemu_gets_wrong(tmp_path: Path) -> None:
+    """Kernels of 6.12 panicked in most boots: EFLAGS were garbage after cmpxchg16b."""
+    translated = machine(tmp_path)
+    assert "-cx16" in translated.cpu.split(",")
+    assert replace(translated, accelerator="kvm").cpu == "max"
