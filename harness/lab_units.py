@@ -25,6 +25,8 @@ RestartSec=1
 # The host is slow when it emulates; a busy agent is not a stuck one.
 TimeoutStopSec=5
 OOMScoreAdjust=-900
+# A fork wakes up to a new clock, name and card, and with it half of its daemons: we come first.
+Nice=-20
 
 [Install]
 WantedBy=multi-user.target
