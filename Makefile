@@ -26,14 +26,14 @@ run: $(READY) ## the default matrix; the result is out/latest/index.html
 test: $(READY) ## the required suite
 	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
 	@status=0; \
-	$(PART) unit 600 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --durations 8 -m "not slow" $(ARGS) || status=$$?; \
+	$(PART) unit 600 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 8 -m "not slow" $(ARGS) || status=$$?; \
 	$(PART) lab 1080 $(BIN)/pytest tests/lab -n 2 --dist loadgroup --durations 12 -m "not slow" $(ARGS) || status=$$?; \
 	exit $$status
 
 test-all: $(READY) ## every test
 	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
 	@status=0; \
-	$(PART) unit 900 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --durations 8 $(ARGS) || status=$$?; \
+	$(PART) unit 900 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 8 $(ARGS) || status=$$?; \
 	$(PART) lab 5400 $(BIN)/pytest tests/lab -n 2 --dist loadgroup --durations 12 $(ARGS) || status=$$?; \
 	exit $$status
 
