@@ -84,6 +84,8 @@ class _Handler(socketserver.StreamRequestHandler):
             case "release":
                 held.discard(ask["cell"])
                 return pool.release(ask["cell"])
+            case "ssh":
+                return pool.ssh(ask["cell"])
             case "end":
                 return pool.end(ask["cell"])
             case "collected":

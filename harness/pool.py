@@ -134,6 +134,17 @@ class Pool:
         with station.lock:
             self._end(station)
 
+    def ssh(self, cell_id: str) -> dict[str, Any]:
+        """What gets a person into a node; see ``harness.lab.door``."""
+        station = self.stations[cell_id]
+        with station.lock:
+            way: Callable[[Path], dict[str, Any]] | None = getattr(station.running, "ssh", None)
+            if way is None:
+                raise InfraError(
+                    f"{cell_id}: no ssh leads to this node", hint="airlock node ssh NAME -- CMD"
+                )
+            return way(station.scratch)
+
     def kept(self) -> list[Station]:
         """The stations whose nodes stay up."""
         return [station for station in self.stations.values() if station.kept]

@@ -7,12 +7,14 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from installers.exits import Exit
 
 if TYPE_CHECKING:
     from harness.held import Held, Order
+    from harness.kept import Kept
+    from harness.transports.base import Transport
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
@@ -45,21 +47,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do one action."""
-    from harness import held
+    from harness import held, kept
 
+    left = {node.name: node for node in kept.listing()}
     match args.action:
         case "up":
             return _up(args)
         case "ssh":
             words = args.words[1:] if args.words[:1] == ["--"] else args.words
+            if args.name in left:
+                return _enter_kept(left[args.name], words)
             node = held.find(args.name)
-            return _command(node, words) if words else _shell(node)
+            if not words:
+                return _shell(node.ask("ssh"))
+            with node.transport() as transport:
+                return _command(transport, words)
         case "down":
-            for node in [held.find(name) for name in args.names]:
+            by_hand = [held.find(name) for name in args.names if name not in left]
+            for name in left.keys() & set(args.names):
+                kept.end(name)
+                print(f"{name} is down")
+            for node in by_hand:
                 node.end()
                 print(f"{node.name} is down")
         case "list":
-            return _list(held.listed())
+            return _list(held.listed(), list(left.values()))
         case "save":
             return _save(held.find(args.name), args.target)
         case "resume":
@@ -117,10 +129,26 @@ def _checked(name: str) -> str:
     return name
 
 
-def _command(node: Held, words: list[str]) -> int:
+def _enter_kept(node: Kept, words: list[str]) -> int:
+    """Into a node that a run left up."""
+    from harness.broker import Client
+    from harness.kept import connect
+
+    if words:
+        transport = connect(node)
+        try:
+            return _command(transport, words)
+        finally:
+            transport.close()
+    client = Client(node.socket)
+    door = client.ask("ssh", cell=node.cell)
+    client.close()
+    return _shell(door)
+
+
+def _command(transport: Transport, words: list[str]) -> int:
     """Run a command there. Its status is in words: our exit codes have meanings of their own."""
-    with node.transport() as transport:
-        ran = transport.run(words if len(words) > 1 else words[0], timeout=3600)
+    ran = transport.run(words if len(words) > 1 else words[0], timeout=3600)
     sys.stdout.buffer.write(ran.out)
     sys.stdout.flush()
     sys.stderr.buffer.write(ran.err)
@@ -130,22 +158,24 @@ def _command(node: Held, words: list[str]) -> int:
     return Exit.FAIL if ran.code else Exit.PASS
 
 
-def _shell(node: Held) -> int:
+def _shell(door: dict[str, Any]) -> int:
     import os
 
     from harness.lab.door import ssh_command
 
-    argv = ssh_command(node.ask("ssh"))
+    argv = ssh_command(door)
     sys.stdout.flush()
     os.execvp(argv[0], argv)  # noqa: S606 - a terminal belongs to one program
 
 
-def _list(nodes: list[Held]) -> int:
+def _list(nodes: list[Held], left: list[Kept]) -> int:
     for node in nodes:
         age = int(time.time() - node.since)
         state = f"up since {age // 60} min" if node.up else "being made"
         print(f"{node.name:32} {node.cell:40} {node.provider:6} {state}")
-    if not nodes:
+    for each in left:
+        print(f"{each.name:32} {each.cell:40} {each.provider:6} kept by {each.run}: {each.why}")
+    if not nodes and not left:
         print("no node is up (airlock node up)", file=sys.stderr)
     return Exit.PASS
 

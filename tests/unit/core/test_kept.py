@@ -104,6 +104,30 @@ def test_a_holder_that_was_killed_is_swept_with_its_nodes(bench: Bench, state: P
     assert bench.leftovers() == []
 
 
+def test_the_ways_in_and_out_that_a_run_prints_work(bench: Bench, state: Path) -> None:
+    del state
+    keep(bench, "on-failure")
+    (node,) = kept.listing()
+
+    def airlock(*words: str) -> tuple[int, str]:
+        process = bench.start("node", *words)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    status, output = airlock("list")
+    assert status == 0
+    assert node.name in output
+    assert node.run in output
+    # A double has no programs, and says so: it was asked.
+    assert "exec" in airlock("ssh", node.name, "--", "true")[1]
+    status, output = airlock("ssh", node.name)
+    assert status == 3
+    assert "no ssh leads to this node" in output
+    assert airlock("down", node.name) == (0, f"{node.name} is down\n")
+    assert "no node is up" in airlock("list")[1]
+    assert bench.leftovers() == []
+
+
 def test_a_node_that_dies_by_itself_is_kept_no_longer(bench: Bench, state: Path) -> None:
     del state
     keep(bench, "on-failure")
