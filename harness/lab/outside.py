@@ -8,15 +8,17 @@ a hosts file that only the build sees, so nothing of this is in the image.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fixtures.relay import Relay
 from harness.errors import InfraError
 from harness.lab import seam
 from harness.lab.namespace import Bind, Chamber
+from installers import aptentries
+from installers.host import Host
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 PORTS = (80, 443)
 #: More hosts than anybody's sources name; they get addresses beside those of addresses.py.
 _FIRST, _MOST = 110, 100
-_HOST = re.compile(r"\bhttps?://(?:[^/@\s]*@)?([a-z0-9.-]+)", re.IGNORECASE)
 
 
 class Outside:
@@ -57,12 +58,14 @@ class Outside:
 
 
 def _hosts(tree: Path) -> dict[str, str]:
-    files = [tree / "etc/apt/sources.list", *sorted((tree / "etc/apt/sources.list.d").glob("*"))]
-    names: dict[str, None] = {}
-    for file in files:
-        if file.is_file():
-            lines = (line.partition("#")[0] for line in file.read_text().splitlines())
-            names |= dict.fromkeys(name.lower() for line in lines for name in _HOST.findall(line))
+    host = Host(tree)
+    names = dict.fromkeys(
+        name
+        for path in aptentries.files(host, ())
+        for source in aptentries.sources(host.read(path) or "", path)
+        for uri in source.uris
+        if uri.startswith("http") and (name := urlsplit(uri).hostname)
+    )
     if len(names) > _MOST:
         raise InfraError(f"the image's package sources name {len(names)} hosts, {_MOST} fit")
     return {name: f"10.0.2.{_FIRST + number}" for number, name in enumerate(names)}
