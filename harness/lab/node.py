@@ -240,8 +240,8 @@ class QemuNode:
     def _power_on(self, machine: vm.Machine) -> vm.VirtualMachine:
         """Boot, and once more if that got stuck; both are phases of the report.
 
-        On a slow host an initramfs can lose a race with udev (``udevadm control --exit``: Broken
-        pipe), and an emulated kernel now and then panics while it patches itself.
+        A translator of instructions has its faults, and a slow host its races: seen were panics,
+        and an initramfs whose udev was gone (``udevadm control --exit``: Broken pipe).
         """
         try:
             return self._boot_machine(machine)

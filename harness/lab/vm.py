@@ -66,7 +66,7 @@ class Machine:
         """The model of its processor.
 
         Translated it is a simple one: with all that QEMU can translate (``max``) a boot takes a
-        fifth longer, and as Intel's it would have its page tables isolated, at twice the time.
+        fifth longer, and as an Intel it would isolate its page tables: two thirds longer.
         Without cmpxchg16b, after which QEMU 7.2 may leave wrong flags: kernels of 6.12 use it for
         every allocation, and sooner or later die in kmem_cache_alloc_noprof.
         """
