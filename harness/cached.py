@@ -8,7 +8,6 @@ use is safe: it was used after that run began. Evicting takes the entry's lock, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.state import cache_dir, private_dir, state_dir
+from harness.state import cache_dir, claimed, exclusive, lock_of, private_dir, state_dir
 
 #: What is large: everything else in the cache together is less than one image.
 KINDS = ("images", "frozen", "base")
@@ -33,14 +32,6 @@ class _Entry:
     path: Path
     used: float
     size: int
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Only one process or thread at a time makes ``path``; the others wait and then find it."""
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def used(path: Path) -> None:
@@ -91,9 +82,7 @@ def _live_runs() -> list[float]:
     found = []
     for lock in (state_dir() / "runs").glob("*/lock"):
         with contextlib.suppress(OSError), lock.open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not claimed(file):
                 found.append(os.fstat(file.fileno()).st_mtime)
     return found
 
@@ -109,11 +98,8 @@ def _entries() -> Iterator[_Entry]:
 
 def _remove(path: Path, since: float) -> bool:
     """False if somebody uses it or makes it anew meanwhile."""
-    lock_path = path.with_name(path.name + ".lock")
-    with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with lock_of(path).open("w") as lock:
+        if not claimed(lock):
             return False
         try:
             if path.stat().st_mtime >= since:

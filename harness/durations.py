@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import statistics
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.state import private_dir, state_dir
+from harness.state import exclusive, private_dir, state_dir
 
 if TYPE_CHECKING:
     from reports import model
@@ -33,8 +32,7 @@ def remember(cells: Iterable[model.Cell]) -> None:
         return
     private_dir(state_dir())
     path = _path()
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(path.with_suffix("")):
         known = _read(path)
         for cell in ran:
             before = known.get(_name(cell.provider, cell.id), [])

@@ -8,7 +8,6 @@ killed, the next sweep ends what it left, as with any run.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ from harness.errors import AirlockError, InfraError, UsageError
 from harness.names import nearest
 from harness.remote import BrokerTransport
 from harness.run import pytest_environment
-from harness.state import MARKER, boot_id, started_at, state_dir
+from harness.state import MARKER, boot_id, claimed, started_at, state_dir
 from harness.sweep import sweep
 from installers.exits import Exit
 
@@ -126,9 +125,8 @@ def listed() -> list[Held]:
         try:
             said = json.loads(path.read_text())
             with (path.parent / "lock").open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found.append(Held(**said, record=path.parent))
+                if not claimed(lock):
+                    found.append(Held(**said, record=path.parent))
         except (OSError, ValueError):
             continue
     return sorted(found, key=lambda held: held.since)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -36,7 +35,7 @@ from harness.held import NODE, Held, Order
 from harness.names import nearest
 from harness.providers.base import Job, Options, Provider, Running
 from harness.providers.registry import load
-from harness.state import RunRecord, boot_id, private_dir, started_at, state_dir
+from harness.state import RunRecord, boot_id, exclusive, private_dir, started_at, state_dir
 from harness.sweep import end_children, sweep
 
 
@@ -131,8 +130,7 @@ def find_cell(order: Order) -> Cell:
 
 def _announce(record: RunRecord, cell: Cell, name: str, path: str) -> Held:
     """Write who we are into our record; UsageError if another node has the name."""
-    with (private_dir(state_dir()) / "nodes.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(private_dir(state_dir()) / "nodes"):
         if any(other.name == name and other.record != record.path for other in held.listed()):
             raise UsageError(f"there is a node {name!r} already", hint=f"airlock node down {name}")
         pid = os.getpid()

@@ -20,9 +20,10 @@ import secrets
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.errors import InfraError
 
@@ -56,6 +57,28 @@ def cache_dir(kind: str) -> Path:
     path = state_dir() / "cache" / kind
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def lock_of(path: Path) -> Path:
+    """The file by which ``path`` is locked: beside it, for the thing itself comes and goes."""
+    return path.with_name(path.name + ".lock")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Only one process or thread at a time makes ``path``; the others wait and then find it."""
+    with lock_of(path).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def claimed(lock: IO[str]) -> bool:
+    """Take a lock if nobody has it; it is ours then until the file is closed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def boot_id() -> str:

@@ -8,7 +8,6 @@ child that was never registered is found too.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.state import MARKER, Owned, boot_id, started_at, state_dir
+from harness.state import MARKER, Owned, boot_id, claimed, started_at, state_dir
 
 #: A record being made has no lock yet for an instant; only an old one is a leftover.
 NURSERY_SECONDS = 60
@@ -47,9 +46,7 @@ def sweep() -> Swept:
                 shutil.rmtree(record, ignore_errors=True)
             continue
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not claimed(lock):
                 continue
             swept.runs.append(record.name)
             _end(record, swept)

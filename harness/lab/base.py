@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cached import exclusive, used
+from harness.cached import used
 from harness.errors import InfraError
 from harness.lab.namespace import host_env
-from harness.state import cache_dir
+from harness.state import cache_dir, exclusive
 
 if TYPE_CHECKING:
     from harness.cells import Image

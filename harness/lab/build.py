@@ -21,7 +21,7 @@ from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
-from harness.cached import exclusive, used
+from harness.cached import used
 from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab import canary, disk, packages, provenance, seam, tools
@@ -30,7 +30,7 @@ from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as
 from harness.lab.outside import Outside
 from harness.lab.surroundings import script
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
-from harness.state import cache_dir
+from harness.state import cache_dir, exclusive
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin

@@ -27,13 +27,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness.cached import exclusive, used
+from harness.cached import used
 from harness.errors import InfraError, UsageError
 from harness.lab import disk, migration
 from harness.lab.base import canonical
 from harness.lab.namespace import host_env
 from harness.lab.vm import Machine, VirtualMachine
-from harness.state import cache_dir
+from harness.state import cache_dir, exclusive
 
 Method = Literal["memory", "snapshot"]
 #: Chooses the way by hand: for a QEMU whose experimental capability is there and broken.

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cached import exclusive
 from harness.lab.base import canonical
-from harness.state import cache_dir
+from harness.state import cache_dir, exclusive
 
 HERE = Path(__file__).parent
 PINS = HERE / "jars.sha256"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness import cached
-from harness.cached import evict, exclusive, used
+from harness.cached import evict, used
 from harness.errors import UsageError
-from harness.state import RunRecord, cache_dir
+from harness.state import RunRecord, cache_dir, exclusive
 
 HOUR = 3600.0
 
