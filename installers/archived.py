@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -66,7 +67,7 @@ class Distribution:
 def distribution(name: str, raw: Mapping[str, str]) -> Optional[Distribution]:
     """The distribution of that os-release ID, None for one without an archive. ConfigError."""
     extra = _extra(raw.get(EXTRA))
-    shipped: dict[str, Any] = load_data("archived.json")["distributions"]
+    shipped = _shipped()
     for other in extra:
         if other not in shipped:
             raise ConfigError(f"knows no {other!r}: {', '.join(shipped)}", where=EXTRA)
@@ -100,6 +101,12 @@ def mirror(raw: Mapping[str, str]) -> Optional[str]:
     if not good or not _WORD.fullmatch(given) or set(given) & set("@?#[]"):
         raise ConfigError("is not an address without credentials", where=MIRROR, remedy=_FORM)
     return given.rstrip("/")
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Any]:
+    found: dict[str, Any] = load_data("archived.json")["distributions"]
+    return found
 
 
 def _extra(text: Optional[str]) -> dict[str, Any]:

@@ -114,10 +114,10 @@ class Archives(Installer):
     def _files(self, host: Host) -> list[tuple[str, str, str]]:
         """(path, text, what it should be) of every file with sources of others."""
         found = []
+        known = self._distribution(host)
         for path in aptentries.files(host, keyringfiles.ours(host, keyringfiles.SOURCES)):
             text = host.read(path) or ""
             bare = archivetext.restore(text, path)
-            known = self._distribution(host)
             wanted = bare
             if known is not None and self.mirror is not None:
                 wanted = archivetext.rewrite(bare, path, self._where(known, self.mirror))

@@ -172,20 +172,19 @@ def _updates(host: Host) -> list[str]:
 
 def _mend(host: Host) -> None:
     """Let dpkg end what it had begun."""
+    why = ""
     try:
         options = ["--force-confdef", "--force-confold"]
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         host.run(["dpkg", *options, "--configure", "-a"], env=env, timeout=900)
+        host.sync(_STATUS)
+        if _HALF.search(host.read(_STATUS) or ""):
+            why = ", and dpkg has nothing left to configure"
     except CommandError as error:
+        why = f" and dpkg cannot end it: {error.what}"
+    if why:
         raise NodeError(
-            f"packages are half installed and dpkg cannot end it: {error.what}",
-            where=_STATUS,
-            remedy="dpkg --audit names them: apt-get install --reinstall, or dpkg --purge, each",
-        ) from None
-    host.sync(_STATUS)
-    if _HALF.search(host.read(_STATUS) or ""):
-        raise NodeError(
-            "packages are half installed, and dpkg has nothing left to configure",
+            f"packages are half installed{why}",
             where=_STATUS,
             remedy="dpkg --audit names them: apt-get install --reinstall, or dpkg --purge, each",
         )
