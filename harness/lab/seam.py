@@ -46,7 +46,8 @@ def files() -> dict[str, str]:
         # The prime numbers of an RSA key take a minute without hardware acceleration.
         "etc/systemd/system/airlock-ssh-hostkeys.service.d/lab.conf": (
             "[Service]\nExecStart=\n"
-            "ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n"
+            "ExecStart=/bin/sh -c '[ -e $0 ] || exec ssh-keygen -q -t ed25519 -N \"\" -f $0' "
+            "/etc/ssh/ssh_host_ed25519_key\n"
         ),
     }
 

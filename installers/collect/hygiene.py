@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 from installers.collect.reader import Reader
 
+MACHINE_ID = "/etc/machine-id"
 PEM_KEY = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\r\n]"
 KEY_FOLDERS = (
     "/etc/ssl",
@@ -127,8 +128,19 @@ def _host_keys(reader: Reader) -> list[dict[str, Any]]:
     for name in reader.names("/etc/ssh"):
         if re.match(r"ssh_host_\w+_key$", name):
             path = f"/etc/ssh/{name}"
-            found.append({"path": path, "mtime": os.stat(reader.path(path)).st_mtime})
+            mtime = _mtime(reader, path)
+            if mtime is not None:
+                found.append({"path": path, "mtime": mtime})
     return found
+
+
+def _mtime(reader: Reader, path: str) -> Optional[float]:
+    """When a file was last written, Unix seconds; None where it is not there."""
+    try:
+        return os.stat(reader.path(path)).st_mtime
+    except OSError as error:
+        reader.miss(f"hygiene.mtime.{path}", error)
+        return None
 
 
 def collect(reader: Reader) -> dict[str, Any]:
@@ -138,5 +150,6 @@ def collect(reader: Reader) -> dict[str, Any]:
         "secrets": [],
         "leftovers": _leftovers(reader),
         "ssh_host_keys": _host_keys(reader),
-        "machine_id": reader.line("/etc/machine-id"),
+        "machine_id": reader.line(MACHINE_ID),
+        "machine_id_mtime": _mtime(reader, MACHINE_ID),
     }
