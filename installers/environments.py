@@ -19,20 +19,19 @@ from typing import Any, Optional
 from installers import envbuild, envfiles, envpack, retired
 from installers.cache import settings
 from installers.cache.cache import Cache, Entry
+from installers.collect.environments import KERNELS, RECORDS
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal
 from installers.envfiles import Lock
 from installers.errors import CommandError, ConfigError, NodeError
 from installers.host import Host
-from installers.journal import STATE_DIR, Log
+from installers.journal import Log
 
 KEY, LOCKS, ROOT = (
     "airlock-environments",
     "airlock-environment-locks",
     "airlock-environments-root",
 )
-KERNELS = "/usr/local/share/jupyter/kernels"
-_RECORDS = f"{STATE_DIR}/environments"
 _DEFAULT_ROOT = "/opt/airlock/envs"
 _BUNDLED_LOCKS = "/usr/lib/airlock/environments"
 _YES = frozenset({"1", "yes", "true"})
@@ -79,7 +78,7 @@ class Environments(Installer):
     def _record(self, host: Host, name: str) -> dict[str, Any]:
         """What was installed: lock, prefix, digests; empty when nothing or damaged."""
         with contextlib.suppress(ValueError):
-            found = json.loads(host.read(f"{_RECORDS}/{name}.json") or "{}")
+            found = json.loads(host.read(f"{RECORDS}/{name}.json") or "{}")
             if isinstance(found, dict) and found.get("schema") == 1:
                 return found
         return {}
@@ -103,7 +102,7 @@ class Environments(Installer):
     def inspect(self, host: Host) -> dict[str, Any]:
         """Which locks are installed; kernels by what they start."""
         state = {}
-        for path in host.glob(_RECORDS, "*.json"):
+        for path in host.glob(RECORDS, "*.json"):
             name = path.rpartition("/")[2][: -len(".json")]
             record = self._record(host, name)
             if record and host.exists(record["prefix"]):
@@ -144,7 +143,7 @@ class Environments(Installer):
 
     def apply(self, host: Host, changes: list[Change], log: Log) -> None:
         """Repair what is there, restore or build what is not, remove what is not wanted."""
-        for path in host.glob(_RECORDS, "*.json"):
+        for path in host.glob(RECORDS, "*.json"):
             name = path.rpartition("/")[2][: -len(".json")]
             if name not in self._names:
                 self._remove_one(host, name)
@@ -184,7 +183,7 @@ class Environments(Installer):
         target.mkdir(parents=True)
         try:
             digests = envpack.unpack(entry.files, manifest, target, seen_as=prefix)
-            host.remove(f"{_RECORDS}/{name}.json")
+            host.remove(f"{RECORDS}/{name}.json")
             envpack.replace_directory(target, host.path(prefix))
         except OSError as error:
             raise NodeError(error.strerror or str(error), where=prefix) from error
@@ -198,7 +197,7 @@ class Environments(Installer):
             "files": digests,
             "links": dict(manifest.links),
         }
-        host.write(f"{_RECORDS}/{name}.json", json.dumps(record))
+        host.write(f"{RECORDS}/{name}.json", json.dumps(record))
 
     def _repair(
         self, host: Host, name: str, record: dict[str, Any], lock: Lock, cache: Cache, log: Log
@@ -260,14 +259,14 @@ class Environments(Installer):
     def _remove_one(self, host: Host, name: str) -> None:
         record = self._record(host, name)
         # The record first: what is half removed is then not installed.
-        host.remove(f"{_RECORDS}/{name}.json")
+        host.remove(f"{RECORDS}/{name}.json")
         host.remove(f"{KERNELS}/airlock-{name}")
         if record.get("prefix"):
             host.remove(record["prefix"])
 
     def remove(self, host: Host) -> None:
         """Every environment of ours, and its kernel."""
-        for path in host.glob(_RECORDS, "*.json"):
+        for path in host.glob(RECORDS, "*.json"):
             self._remove_one(host, path.rpartition("/")[2][: -len(".json")])
 
     def provenance(self, host: Host) -> dict[str, Any]:

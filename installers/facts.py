@@ -19,6 +19,7 @@ from installers.asn1 import Certificate
 from installers.collect import (
     built,
     efi,
+    environments,
     gpuconfig,
     hygiene,
     keyservers,
@@ -60,8 +61,16 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
-    "gpu_config",
+    *("gpu_config", "environments"),
 )
+
+
+class _Seen:
+    """What is remembered between two looks."""
+
+    def __init__(self) -> None:
+        self.modules = modules.Seen()
+        self.environments = environments.Seen()
 
 
 class Collector:
@@ -78,7 +87,7 @@ class Collector:
         self.no_controls = ""
         self.probes: list[dict[str, Any]] = []
         self.searched: dict[str, Any] = {}
-        self._seen = modules.Seen()
+        self._seen = _Seen()
         self._variables = efi.Variables()
 
     def collect(
@@ -113,7 +122,7 @@ class _Look:
     def __init__(
         self,
         root: str,
-        seen: modules.Seen,
+        seen: _Seen,
         variables: efi.Variables,
         only: Optional[Collection[str]],
     ) -> None:
@@ -160,7 +169,7 @@ class _Look:
             "network": self.area("network", network.collect),
             "proxy": self._proxy(manager),
             "trust": self.area("trust", trust.collect),
-            "modules": self.area("modules", modules.collect, certificates, self.seen),
+            "modules": self.area("modules", modules.collect, certificates, self.seen.modules),
             "built": self.area("built", built.collect),
             "repositories": self.area("repositories", repositories.collect),
             "loaded_modules": self.area("loaded_modules", modules.loaded),
@@ -177,6 +186,9 @@ class _Look:
             "kernel_log_flags": self.area("kernel_log_flags", kmsg.collect),
         }
         facts["gpu_config"] = self.area("gpu_config", gpuconfig.collect, manager.get("units"))
+        facts["environments"] = self.area(
+            "environments", environments.collect, self.seen.environments
+        )
         facts["timings"] = self.timings
         facts["unreadable"] = self.reader.unreadable
         facts["clock"] = time.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.checks import check, deferred, fact, fail, not_verified
+from harness.checks import check, deferred, fact, fail, not_verified, restarted
 from harness.node import Node
 
 UNIT = "dataproc-gpu-config.service"
@@ -12,6 +12,8 @@ MANAGER = "hadoop-yarn-nodemanager.service"
 CONF = "/etc/hadoop/conf"
 GPU = "yarn.io/gpu"
 CALCULATOR = "org.apache.hadoop.yarn.util.resource.DominantResourceCalculator"
+# No instance has this number (see harness.lab.rehearsal, which checks do not import).
+STRANGER = "gce:1"
 REMEDY = f"Read 'journalctl -u {UNIT}', then 'systemctl start {UNIT}'."
 
 
@@ -64,18 +66,18 @@ def test_applied(node: Node) -> None:
 @check(
     id="deferred.stamp",
     severity="blocker",
-    title="The configuration is this machine's own",
+    title="The configuration is this instance's own",
     remedy="Remove /var/lib/airlock/gpu-config-stamp.json before an image is taken of a node. "
     + REMEDY,
     requires=deferred,
     source="an image that was taken of a configured node has that node's stamp",
 )
 def test_stamp(node: Node) -> None:
-    """The stamp names this machine."""
+    """The stamp names this instance."""
     stamp = record(node, "stamp")
-    here = fact(node, "identity.machine_id")
-    if stamp.get("machine_id") != here:
-        fail(f"the stamp is of machine {stamp.get('machine_id')}, this one is {here}")
+    here = fact(node, "gpu_config.instance")
+    if stamp.get("instance") != here:
+        fail(f"the stamp is of {stamp.get('instance')}, this is {here}")
 
 
 @check(
@@ -162,6 +164,82 @@ def test_daemon(node: Node) -> None:
         fail(f"{MANAGER} runs although the configuration failed")
     if not active:
         fail(f"{MANAGER} is {state.get('ActiveState')}")
+
+
+@check(
+    id="deferred.fails-closed",
+    severity="blocker",
+    title="Where the configuration failed, the NodeManager did not run",
+    remedy="Let nothing but its unit start the NodeManager, and let no drop-in call a failure of "
+    f"{UNIT} a success or skip it.",
+    requires=deferred,
+    source="a start that was rehearsed with metadata that cannot be used",
+)
+def test_fails_closed(node: Node) -> None:
+    """A node without its GPUs takes work all the same, and the jobs fail one by one."""
+    failed = rehearsed(node)["failed"]
+    if failed["daemon"] == "active":
+        fail("the NodeManager ran although its configuration had failed", shown(failed))
+    if failed["outcome"] != "failed":
+        fail(f"the failed configuration ended as {failed['outcome']!r}", shown(failed))
+
+
+@check(
+    id="deferred.stale-stamp",
+    severity="blocker",
+    title="A stamp of another instance is not believed",
+    remedy=f"Let {UNIT} run at every start of YARN's daemons: a condition on a stamp, or on the "
+    "first boot, lets an image's configuration through on another machine.",
+    requires=deferred,
+    source="a start that was rehearsed with the stamp of another instance",
+)
+def test_stale_stamp(node: Node) -> None:
+    """An image that was taken of a configured node brings its stamp along."""
+    stale = rehearsed(node)["stale"]
+    if stale["instance"] == STRANGER:
+        fail(f"the stamp of {STRANGER} is still there: nothing was configured", shown(stale))
+    if stale["outcome"] != "configured" or stale["daemon"] != "active":
+        fail(
+            f"after it the configuration ended as {stale['outcome']!r}, and the NodeManager is "
+            f"{stale['daemon']}",
+            shown(stale),
+        )
+
+
+@check(
+    id="deferred.second-boot",
+    severity="blocker",
+    title="The second boot found its configuration, and made what does not outlive a boot",
+    remedy="Nothing that the configuration needs may live below /run or in a first boot's memory. "
+    + REMEDY,
+    requires=(deferred, restarted),
+    source="what the configuration said after each boot of one machine",
+)
+def test_second_boot(node: Node) -> None:
+    """What was written at the first boot is there, and what is not kept was made again."""
+    first, second = rehearsed(node)["boots"]
+    seen = [*shown(first), *shown(second)]
+    if first["outcome"] != "configured":
+        fail(f"the first boot ended as {first['outcome']!r}", seen)
+    if first["boot_id"] == second["boot_id"]:
+        fail("the second boot configured nothing: its result is the first one's", seen)
+    if second["outcome"] not in ("configured", "unchanged") or second["daemon"] != "active":
+        fail(f"it ended as {second['outcome']!r}, and the NodeManager is {second['daemon']}", seen)
+    if second["starts"] != ["gpu=1", "gpu=1"]:
+        fail(f"the NodeManager started as {' '.join(second['starts'])}", seen)
+
+
+def rehearsed(node: Node) -> dict[str, Any]:
+    """What the lab saw before it froze the node (harness.lab.rehearsal)."""
+    found: dict[str, Any] | None = node.expect.get("rehearsed")
+    if found is None:
+        not_verified("nobody has rehearsed a failure on this node")
+    return found
+
+
+def shown(look: dict[str, Any]) -> list[str]:
+    """One look, as evidence."""
+    return [f"{key}: {value}" for key, value in look.items()]
 
 
 def _gpus(node: Node) -> list[Any]:

@@ -24,7 +24,7 @@ from fixtures.signer import SignerServer
 from harness.cached import used
 from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import canary, disk, packages, provenance, seam, tools
+from harness.lab import canary, disk, environment, packages, provenance, seam, tools
 from harness.lab.base import Base, canonical
 from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
 from harness.lab.outside import Outside
@@ -43,7 +43,7 @@ NODE_FILE = "usr/lib/airlock/airlock-node.pyz"
 _PYTHON = ["/usr/bin/python3", f"/{NODE_FILE}"]
 _SOCKET = "/run/airlock/sign.sock"
 _CA = "/run/airlock/proxy-ca.pem"
-_MODULE_CACHE = "/var/cache/airlock/modules"
+_STORE = "/var/cache/airlock/store"
 _ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -59,7 +59,7 @@ _SCRIPT_SECONDS = 180
 # What apt fetches besides lists: packages, and sources of packages.
 _PACKAGES = (".deb", ".dsc", ".tar.gz", ".tar.xz")
 #: Signed entries of the cache, below the state directory's own.
-MODULES = "kernel-modules"
+STORE = "store"
 #: What the symptom's script printed, in the capsule of a cell whose build failed.
 SYMPTOM = "symptom.txt"
 
@@ -103,9 +103,10 @@ def build_attributes(
     values = attributes(job, proxy) | {
         "invocation-type": "custom-images",
         "airlock-signer": _SOCKET,
-        "airlock-cache": f"file://{_MODULE_CACHE}",
+        "airlock-cache": f"file://{_STORE}",
         "airlock-cache-signers": authority.module.sha256,
         **packages.metadata(job.cell, authority, origin),
+        **environment.metadata(job.cell),
     }
     if job.cell.scenario.intercept:
         values["airlock-apt-https"] = "true"
@@ -118,6 +119,7 @@ def key(
     node_file: Packed,
     authority: Authority,
     metadata: Mapping[str, str],
+    added: tools.Added,
 ) -> str:
     """Key of a built image: a hash over everything that decides what is on its disk."""
     return canonical(
@@ -133,7 +135,7 @@ def key(
             "format": 1,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
-            **({"tools": canonical(more)} if (more := tools.added(job.cell.profile).files) else {}),
+            **({"added": canonical(added.files)} if added.files else {}),
             **({"broken": dict(job.broken)} if job.broken else {}),
         }
     )
@@ -170,7 +172,8 @@ def build(
     :class:`~harness.errors.InfraError` when the lab does.
     """
     given = build_attributes(job, proxy, authority, origin)
-    directory = cache_dir("images") / key(job, base, node_file, authority, given)[:32]
+    added = tools.added(job.cell, environment.files(job.cell, authority, cache_dir(STORE)))
+    directory = cache_dir("images") / key(job, base, node_file, authority, given, added)[:32]
     with exclusive(directory):
         used(directory)
         if (found := _find(directory)) is not None:
@@ -185,7 +188,7 @@ def build(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             manifest = _build(
-                job, base, tree, partial, node_file, authority, start_proxy, origin, given
+                job, base, tree, partial, node_file, authority, start_proxy, origin, given, added
             )
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
@@ -216,10 +219,11 @@ def _build(
     start_proxy: Callable[[Path], AnyProxy],
     origin: Origin,
     given: Mapping[str, str],
+    added: tools.Added,
 ) -> dict[str, Any]:
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
-        _unpack(base, tree, node_file, job.scratch, tools.added(job.cell.profile))
-    modules = cache_dir(MODULES)
+        _unpack(base, tree, node_file, job.scratch, added)
+    store = cache_dir(STORE)
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
     socket_path = job.scratch / "sign.sock"
@@ -245,7 +249,7 @@ def _build(
                 Bind(socket_path, _SOCKET),
                 Bind(ca, _CA, readonly=True),
                 Bind(repository_key, packages.KEY_FILE, readonly=True),
-                Bind(modules, _MODULE_CACHE),
+                Bind(store, _STORE),
                 *outside.names(job.scratch / "hosts"),
             ],
             env=_ENV,
@@ -259,7 +263,7 @@ def _build(
             stack.enter_context(Relay(chamber.proxy, ("127.0.0.1", squid.port)))
         # Two builds of one base compile the same modules: the second finds them in the cache.
         with (
-            exclusive(modules / f"base-{base.digest[:16]}"),
+            exclusive(store / f"base-{base.digest[:16]}"),
             job.phase("install", "plan, apply, verify behind the proxy"),
         ):
             stack.enter_context(_broken(job, chamber, origin))
@@ -272,6 +276,11 @@ def _build(
             _run_script(job, chamber, origin)
         _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
         chamber.run([*_PYTHON, "probe"], timeout=60)
+        audit = None
+        if "driver" in job.cell.profile.installers:
+            audit = provenance.audit(
+                lambda words: chamber.run([*_PYTHON, *words], timeout=_SCRIPT_SECONDS)
+            )
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
     requests = squid.rows() if squid else []
     (out / "journal.jsonl").write_text(journal)
@@ -280,6 +289,7 @@ def _build(
     ledger = summarise(requests, [seen]) | {
         "proxy_step_end": provenance.step_end(journal, "proxy"),
         "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+        "audit": audit,
         "planned": results.get("contract", {}).get("hosts", []),
     }
     return {

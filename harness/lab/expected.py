@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.lab import addresses as at
-from harness.lab import packages, tools
+from harness.lab import environment, packages, tools
+from harness.lab.build import STORE
 from harness.lab.surroundings import OBJECT_URL
+from harness.state import cache_dir
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin
@@ -16,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def expected(
-    cell: Cell, authority: Authority, origin: Origin, kernel: str | None
+    cell: Cell, authority: Authority, origin: Origin, built: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What holds on a good node of this cell; ``kernel``: the release that it boots."""
+    """What holds on a good node of this cell. ``built``: its image's manifest."""
     scenario = cell.scenario
     driver = "driver" in cell.profile.installers
     ca = authority.signing_ca(scenario.trust.ca)
@@ -26,10 +30,12 @@ def expected(
         "ca_sha256": ca.sha256 if scenario.intercept else None,
         "cert_sha256": authority.module.sha256 if driver else None,
         "cert_cn": authority.module.common_name,
-        "boot_kernel": kernel,
+        "boot_kernel": built["kernel"],
+        "image_built": dt.datetime.fromisoformat(built["built"]).timestamp(),
         "proxy_url_redacted": f"http://{at.PROXY}:{at.PROXY_PORT}" if scenario.proxied else None,
         "origin_url": origin.url,
         "origin_http_url": origin.http_url,
+        "restarted": scenario.boot.again,
         "secure_boot": scenario.secure_boot,
         "intercept": scenario.intercept,
         "auth": scenario.auth == "basic",
@@ -41,6 +47,7 @@ def expected(
         "ports": list(scenario.needs.ports),
         "glibc": scenario.needs.glibc or None,
         "proxy_tools": list(tools.NAMES) if scenario.proxied and cell.profile.tools else None,
+        "environments": environment.expected(cell, authority, cache_dir(STORE)),
         "repository": packages.expected(cell, authority, origin),
         "google_url": OBJECT_URL if scenario.google.direct else None,
     }

@@ -202,7 +202,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "cores": machine.cores,
         "method": method(),
         **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
-        "format": 6,
+        "format": 7,
     }
 
 

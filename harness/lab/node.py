@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.deadline import DeadlinePassed
-from harness.errors import AirlockError, InfraError
+from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab import (
     base,
@@ -20,11 +20,14 @@ from harness.lab import (
     canary,
     disk,
     door,
+    evidence,
     expected,
     firmware,
     frozen,
     kvm,
     provenance,
+    rehearsal,
+    restart,
     saved,
     surroundings,
     vm,
@@ -68,6 +71,7 @@ class QemuNode:
         self._rest: frozen.Frozen | None = None
         self._outlets: dict[str, str] | None = None
         self._state = ""  # systemd's word when the machine was ready
+        self._rehearsal = rehearsal.Rehearsal(job)
         self._own_rows = 0  # rows before these belong to the boot of the frozen machine
         self.name = "airlock-node"
         self._macs = [at.MAC]
@@ -272,16 +276,24 @@ class QemuNode:
                 raise running.explain(e) from e
             self._state = str(ready.get("state"))
             job.say("boot", f"ready: {self._state}")
+        self._rehearsal.booted(self.transport)
+        if job.cell.scenario.boot.again:
+            with job.phase("restart", "by systemd, from the firmware up"):
+                ready = restart.restart(running, self.transport, ready, job.check, _READY_SECONDS)
+                self._state = str(ready["state"])
+            self._rehearsal.booted(self.transport)
+        self._rehearsal.live_through(self.transport, self._metadata)
         return running
 
     def _frozen(self, values: Mapping[str, str]) -> frozen.Frozen:
         """The ready machine at rest, from the cache or booted now."""
         job, built = self._job, self._image
         machine = self._machine(job.scratch)
+        again = ["restarted"] if job.cell.scenario.boot.again else []
         directory = frozen.place_of(
             machine,
             # Built anew it is another disk, though it be made of the same things.
-            [built.directory.name, built.manifest["built"]],
+            [built.directory.name, built.manifest["built"], *again],
             values,
             surroundings.firmware_of(job.cell.scenario, self._authority),
         )
@@ -299,7 +311,8 @@ class QemuNode:
                 self.transport.run(["sync"])
                 rows = self._proxy.rows() if self._proxy else []
                 frozen.keep_boot(place, running.machine, rows)
-                found = frozen.freeze(running, place, kept, {"cell": job.cell.id})
+                notes = {"cell": job.cell.id, "rehearsal": self._rehearsal.seen}
+                found = frozen.freeze(running, place, kept, notes)
             self.transport.close()
             self._own_rows = len(rows)
             return found
@@ -314,7 +327,7 @@ class QemuNode:
             self.name = f"airlock-{secrets.token_hex(3)}"
             self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))
             self.transport.thaw(self.name, self.mac, timeout=vm.PATIENCE)
-        self._rest = rest
+        self._rest, self._rehearsal.seen = rest, rest.manifest["rehearsal"]
         job.record.provenance["frozen"] = rest.manifest["frozen"]
         return running
 
@@ -337,8 +350,9 @@ class QemuNode:
 
     @property
     def expect(self) -> Mapping[str, Any]:
-        kernel = self._built.manifest["kernel"] if self._built else None
-        return expected.expected(self._job.cell, self._authority, self._origin, kernel)
+        built = self._image.manifest
+        known = expected.expected(self._job.cell, self._authority, self._origin, built)
+        return {**known, "rehearsed": self._rehearsal.seen}
 
     def exercise(self) -> None:
         """The three controls, the egress probes and the canary search."""
@@ -377,21 +391,7 @@ class QemuNode:
 
     def keep_evidence(self, capsule: Path) -> None:
         """Serial console, journal of the node, QEMU's log, the proxy's log, the capture."""
-        if self._transport is not None and self._transport.heard:
-            with contextlib.suppress(AirlockError, OSError):
-                # Merged: a fork has another machine id than its journal began under.
-                journal = self._transport.run(["journalctl", "--merge", "--no-pager"], timeout=60)
-                (capsule / "journal.txt").write_bytes(journal.out)
-        if self._vm is not None:
-            for name in ("console.log", "card.pcap", "qemu.log"):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copy(self._vm.machine.directory / name, capsule)
-        if self._rest is not None:
-            for name in ("boot-console.log", "boot.pcap", "boot-requests.json"):
-                shutil.copy(self._rest.directory / name, capsule / name)
-        if self._proxy is not None:
-            rows = self._proxy.rows()
-            (capsule / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        evidence.keep(capsule, self._transport, self._vm, self._rest, self._proxy)
         canary.blacken(capsule, self._secrets())
 
     def down(self) -> None:

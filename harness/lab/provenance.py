@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from harness.errors import InfraError
+from installers.collect import modules
 
 if TYPE_CHECKING:
     from fixtures.pki import Authority
@@ -48,6 +51,20 @@ def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     hit = driver["cache"] == "hit"
     return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
+
+
+def audit(run: Callable[[list[str]], tuple[int, str]]) -> dict[str, Any]:
+    """The image's own audit of all its modules; ``run`` runs a verb of the node file in it.
+
+    As ``audit-modules --json`` prints it: ``modules`` and ``distribution`` (how many),
+    ``findings``, ``exit``. Raises InfraError where it says nothing.
+    """
+    code, said = run(["audit-modules", modules.TREE, "--cert", modules.CERTIFICATE, "--json"])
+    try:
+        found: dict[str, Any] = json.loads(said)
+    except ValueError as error:
+        raise InfraError(f"the audit of the image's modules ended with {code}") from error
+    return found
 
 
 def step_end(journal: str, installer: str) -> float | None:

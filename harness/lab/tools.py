@@ -8,13 +8,14 @@ and at boot. Java is not among them: its runtimes are known by their key stores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fixtures import dataproc
 
 if TYPE_CHECKING:
-    from harness.cells import Profile
+    from harness.cells import Cell
 
 _PROGRAM = '#!/bin/sh\necho "$0: only its name is here" >&2\nexit 69\n'
 _BIN = "usr/local/bin"
@@ -69,9 +70,10 @@ class Added:
     links: dict[str, str]
 
 
-def added(profile: Profile) -> Added:
+def added(cell: Cell, more: Mapping[str, str]) -> Added:
     """The tools, and a Dataproc node's programs, where the profile tells or configures them."""
-    texts = files() if profile.tools else {}
+    profile = cell.profile
+    texts = {**more, **(files() if profile.tools else {})}
     programs = frozenset(PROGRAMS) if profile.tools else frozenset[str]()
     if "deferred" in profile.installers:
         texts |= dataproc.files([dataproc.L4])

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, Optional
 
+from installers import metadata
 from installers.collect.reader import Reader
+from installers.config import METADATA_SERVER
 from installers.deferred import hadoopxml, properties, sections, spark, stamp, unit, yarn
 from installers.errors import NodeError
 
@@ -20,12 +22,13 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
     ``units`` is what systemd says of the unit and of YARN's daemons. ``unit_files`` maps each file
     of the unit and its drop-ins to ours, differs or absent; ``yarn`` each XML file to its
     properties as Hadoop takes them, None where it cannot be read; ``executor`` and ``spark`` are
-    the other two files.
+    the other two files. ``instance`` is who this machine is now, named as its stamp names it.
     """
     if not reader.names(yarn.CONF):
         reader.miss("gpu_config", f"{yarn.CONF} is not there")
         return None
     names = (unit.NAME, *unit.DAEMONS)
+    found = _record(reader, stamp.STAMP)
     xml: dict[str, Any] = {}
     for path in yarn.XML_FILES:
         data = reader.data(path)
@@ -39,13 +42,30 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
             path: _compared(reader.text(path), text) for path, text in unit.files().items()
         },
         "units": {name: (units or {}).get(name) for name in names},
-        "stamp": _record(reader, stamp.STAMP),
+        "instance": _instance(reader, found),
+        "stamp": found,
         "result": _record(reader, stamp.RESULT),
         "yarn": xml,
         "executor": sections.flat(sections.read(reader.text(yarn.EXECUTOR) or "")),
         "spark": properties.read(reader.text(spark.CONF) or ""),
         "discovery": reader.text(spark.SCRIPT) is not None,
     }
+
+
+def _instance(reader: Reader, found: Optional[dict[str, Any]]) -> Optional[str]:
+    """By the same authority as the stamp; None where that does not know it."""
+    kind = str((found or {}).get("instance")).partition(":")[0]
+    try:
+        if kind == "gce":
+            if not reader.need_live("gpu_config.instance"):
+                return None
+            number = metadata.instance_id(METADATA_SERVER)
+            return None if number is None else f"gce:{number}"
+    except NodeError as error:
+        reader.miss("gpu_config.instance", error)
+        return None
+    text = (reader.text(stamp.IDENTITIES.get(kind, stamp.MACHINE_ID)) or "").strip()
+    return f"{kind}:{text}" if text and kind in stamp.IDENTITIES else None
 
 
 def _compared(found: Optional[str], text: str) -> str:

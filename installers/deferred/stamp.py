@@ -20,8 +20,9 @@ from installers.journal import STATE_DIR
 
 STAMP = f"{STATE_DIR}/gpu-config-stamp.json"
 RESULT = f"{STATE_DIR}/gpu-config-result.json"
-_DMI = "/sys/class/dmi/id/product_uuid"
-_MACHINE_ID = "/etc/machine-id"
+MACHINE_ID = "/etc/machine-id"
+#: Where a machine without a metadata server finds who it is, in this order.
+IDENTITIES = {"dmi": "/sys/class/dmi/id/product_uuid", "machine-id": MACHINE_ID}
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -43,12 +44,12 @@ def instance(host: Host, config: Config) -> str:
         number = metadata.instance_id(config.source)
         if number is not None:
             return f"gce:{number}"
-    for kind, path in (("dmi", _DMI), ("machine-id", _MACHINE_ID)):
+    for kind, path in IDENTITIES.items():
         text = (host.read(path) or "").strip()
         if text and text != "uninitialized":
             return f"{kind}:{text}"
     raise NodeError(
-        "this machine has no identity", where=_MACHINE_ID, remedy="run systemd-machine-id-setup"
+        "this machine has no identity", where=MACHINE_ID, remedy="run systemd-machine-id-setup"
     )
 
 
@@ -69,7 +70,7 @@ def read(host: Host) -> Optional[Stamp]:
 
 def write(host: Host, stamp: Stamp) -> None:
     """Put the stamp; the last step of a configuration."""
-    record = {**asdict(stamp), "machine_id": _line(host, _MACHINE_ID), "t": round(time.time(), 3)}
+    record = {**asdict(stamp), "t": round(time.time(), 3)}
     host.write(STAMP, json.dumps(record) + "\n")
 
 
@@ -80,12 +81,11 @@ def clear(host: Host) -> None:
 
 
 def write_result(host: Host, outcome: str, **data: Any) -> None:
-    """``outcome``: configured, unchanged or failed; with the boot and machine it was on."""
+    """``outcome``: configured, unchanged or failed; with the boot that it was on."""
     record = {
         "schema": 1,
         "outcome": outcome,
         "boot_id": _line(host, _BOOT_ID),
-        "machine_id": _line(host, _MACHINE_ID),
         "t": round(time.time(), 3),
         **data,
     }

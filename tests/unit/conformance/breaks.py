@@ -108,6 +108,18 @@ def _(s: Sample) -> None:
     _control(s, "ours", 129, "EKEYREJECTED")
 
 
+@of("stray-module")
+def _(s: Sample) -> None:
+    path = "/lib/modules/6.1.0-40-amd64/extra/loop.ko"
+    found = {"path": path, "kind": "tampered", "detail": "is cut off", "class": "strict"}
+    s.ledger["build"]["audit"]["findings"] = [found]
+
+
+@of("also: an audit of nothing")
+def _(s: Sample) -> None:
+    s.ledger["build"]["audit"]["modules"] = 0
+
+
 @of("missing-module")
 def _(s: Sample) -> None:
     s.facts["modules"].remove(nvidia(s, "nvidia_drm"))
@@ -309,7 +321,7 @@ def _(s: Sample) -> None:
 
 @of("machine-id-of-the-image")
 def _(s: Sample) -> None:
-    s.machine_id_age = 40_000_000.0
+    s.facts["hygiene"]["machine_id_mtime"] = 1577836800.0
 
 
 @of("failed-unit")

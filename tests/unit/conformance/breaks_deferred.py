@@ -1,4 +1,4 @@
-"""What the sabotages of the deferred configuration change in what a node tells.
+"""What the sabotages of the deferred configuration and of environments change in what a node tells.
 
 BREAKS from here holds all of them: these and those of the other areas.
 """
@@ -30,7 +30,7 @@ def _(s: Sample) -> None:
 
 @of("stamp-of-another-machine")
 def _(s: Sample) -> None:
-    s.facts["gpu_config"]["stamp"]["machine_id"] = "0" * 32
+    s.facts["gpu_config"]["stamp"]["instance"] = "gce:1"
 
 
 @of("resource-types-missing")
@@ -54,6 +54,70 @@ def _(s: Sample) -> None:
 def _(s: Sample) -> None:
     units = s.facts["gpu_config"]["units"]
     units["hadoop-yarn-nodemanager.service"]["ActiveState"] = "inactive"
+
+
+@of("gpu-config-may-fail")
+def _(s: Sample) -> None:
+    s.expect["rehearsed"]["failed"] |= {"daemon": "active", "starts": ["gpu=1", "gpu=1", "gpu=0"]}
+
+
+@of("gpu-config-once")
+def _(s: Sample) -> None:
+    seen = s.expect["rehearsed"]
+    skipped = {"instance": "gce:1", "daemon": "active"}
+    first, second = seen["boots"]
+    second["boot_id"] = first["boot_id"]
+    seen["failed"] |= {"daemon": "active", "outcome": "configured"}
+    seen["stale"] |= skipped
+    s.facts["gpu_config"]["stamp"]["instance"] = "gce:1"
+    s.facts["gpu_config"]["result"]["boot_id"] = first["boot_id"]
+
+
+@of("environment-of-another-lock")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"]["lock"] = "0" * 64
+
+
+@of("environment-patched-in-place")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"] |= {"changed": 1, "first": ["tensors/__init__.py"]}
+
+
+@of("environment-file-lost")
+def _(s: Sample) -> None:
+    why = {"models": "ModuleNotFoundError: No module named 'models'"}
+    state = {"changed": 4, "first": ["models/__init__.py"], "imports": why}
+    s.facts["environments"]["lab"] |= state
+
+
+@of("module-shadowed")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"]["imports"] = None
+
+
+@of("kernel-not-registered")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"]["kernel"] = None
+
+
+@of("also: an environment that is elsewhere")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"]["prefix"] = "/opt/conda"
+
+
+@of("also: an environment without a file")
+def _(s: Sample) -> None:
+    s.facts["environments"]["lab"]["files"] = 0
+
+
+@of("also: a second boot that failed")
+def _(s: Sample) -> None:
+    s.expect["rehearsed"]["boots"][1]["outcome"] = "failed"
+
+
+@of("also: a failed configuration that says it went well")
+def _(s: Sample) -> None:
+    s.expect["rehearsed"]["failed"]["outcome"] = "configured"
 
 
 @of("also: an executor that isolates nothing")

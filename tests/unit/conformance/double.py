@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,6 @@ class ThisMachine(AgentOperations):
         self._sample = sample
         self._said = said
         self._home = Path(tempfile.mkdtemp(dir=directory))
-        (self._home / "machine-id").write_text("0" * 32)
-        made = time.time() - sample.machine_id_age
-        os.utime(self._home / "machine-id", (made, made))
         # On a node curl finds the CA in the OS store; here its configuration points at one.
         own = {".curlrc": f'cacert = "{bundle}"\n' if sample.trusts_ca else ""}
         # This machine's own settings are not the node's: APT_CONFIG is read before all others.
@@ -69,7 +65,7 @@ class ThisMachine(AgentOperations):
         assert isinstance(command, str)
         sample = self._sample
         home = tuple(sorted(sample.home.items()))
-        same = (command, home, sample.trusts_ca, sample.machine_id_age)
+        same = (command, home, sample.trusts_ca)
         if same not in self._said:
             self._said[same] = self._run(command, stdin, timeout)
         return self._said[same]
@@ -77,7 +73,6 @@ class ThisMachine(AgentOperations):
     def _run(self, command: str, stdin: bytes, timeout: float) -> Ran:
         for node, here in (
             ("HOME=/root", f"HOME={self._home}"),
-            ("/etc/machine-id", f"{self._home}/machine-id"),
             (good.SOURCE, f"{self._home}/lab.sources"),
             (good.DISTRIBUTION, f"{self._home.parent}{STRANGER}"),
             (good.PROXY, self._sample.expect["real_proxy"]),

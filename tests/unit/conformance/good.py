@@ -38,7 +38,6 @@ class Sample:
     """One node as the checks see it. ``home``: name -> text of files in root's home.
 
     ``trusts_ca``: whether curl's own store on this node holds the proxy's CA.
-    ``machine_id_age``: seconds since the file was written.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Sample:
     ledger: dict[str, Any]
     home: dict[str, str] = field(default_factory=dict)
     trusts_ca: bool = True
-    machine_id_age: float = 0.0
 
     def copy(self, name: str) -> Sample:
         """The same node under another name, to be broken."""
@@ -208,6 +206,7 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
         "network": {"listening": ["tcp 0.0.0.0:22", "tcp [::]:22"]},
         "identity": good_deferred.IDENTITY,
         "gpu_config": good_deferred.gpu_config(),
+        "environments": good_deferred.environments(),
         "volumes": [
             {"name": "vda", "size": 100 << 30, "uses": ["/"]},
             {"name": "vdb", "size": 90 << 20, "uses": []},
@@ -263,6 +262,7 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
             "leftovers": [],
             "ssh_host_keys": [{"path": "/etc/ssh/ssh_host_ed25519_key", "mtime": now}],
             "machine_id": "0123456789abcdef0123456789abcdef",
+            "machine_id_mtime": now,
         },
         "packages": {"openssh-server": "1:9.2p1-2", "gcc-12-base": "12.2.0-14", "python3": "3.11"},
         "kernel_log_flags": [
@@ -296,6 +296,7 @@ def _ledger(intercept: bool) -> dict[str, Any]:
         "bumped_apt_gets": 100 if intercept else 0,
         "inherited": None,
         "secrets": [],
+        "audit": {"modules": 4012, "distribution": 4007, "findings": [], "exit": 0},
     }
     return {**seen, "build": copy.deepcopy(build)}
 
@@ -306,6 +307,7 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "ca_sha256": ca,
         "cert_sha256": CERT,
         "boot_kernel": KERNEL,
+        "image_built": time.time() - 3600.0,
         "proxy_url_redacted": PROXY,
         "origin_url": f"https://origin.airlock.test:{port}/",
         "origin_http_url": f"http://origin.airlock.test:{port}/",
@@ -314,6 +316,9 @@ def intercepted(ca: str, bundle: str, proxy: str, port: int) -> Sample:
         "auth": False,
         "gpu": False,
         "deferred": True,
+        "environments": good_deferred.ENVIRONMENTS,
+        "restarted": True,
+        "rehearsed": good_deferred.rehearsed(),
         "refuses": True,
         "ports": [53],
         "glibc": "2.36",

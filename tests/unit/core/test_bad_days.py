@@ -75,7 +75,7 @@ def test_ctrl_c_stops_in_order_and_reports_what_ran(bench: Bench) -> None:
 
 
 def test_ctrl_c_during_a_check_ends_it(bench: Bench) -> None:
-    process = bench.start_run("--scenario", "proxy-auth", SLOW_CHECK="60")
+    process = bench.start_run("--scenario", "proxy-auth+rebooted", SLOW_CHECK="60")
     wait_for(bench.slow_began.exists)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -90,7 +90,7 @@ def test_ctrl_c_during_a_check_ends_it(bench: Bench) -> None:
 
 
 def test_ctrl_c_twice_ends_at_once(bench: Bench) -> None:
-    process = bench.start_run("--scenario", "proxy-auth", SLOW_CHECK="60")
+    process = bench.start_run("--scenario", "proxy-auth+rebooted", SLOW_CHECK="60")
     wait_for(bench.slow_began.exists)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -105,7 +105,7 @@ def test_ctrl_c_twice_ends_at_once(bench: Bench) -> None:
 
 def test_a_run_after_kill_9_cleans_up_what_it_finds(bench: Bench) -> None:
     bench.script.write_text('["*"]\nseconds = 60\nchild = true\n')
-    process = bench.start_run("--scenario", "proxy-auth")
+    process = bench.start_run("--scenario", "proxy-auth+rebooted")
     child = child_of(bench, AUTH)
     dead = bench.leftovers()[0]
     os.kill(process.pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_a_run_after_kill_9_cleans_up_what_it_finds(bench: Bench) -> None:
     assert len(belongs_to(dead)) > 1, "pytest and its workers outlive the run"
 
     bench.script.write_text("")
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 0, output
     assert f"process {child} (sleep)" in output
     assert not alive(child)
@@ -125,7 +125,7 @@ def test_a_run_after_kill_9_cleans_up_what_it_finds(bench: Bench) -> None:
 
 def test_two_runs_side_by_side_do_not_collide(bench: Bench) -> None:
     bench.script.write_text('["*"]\nseconds = 2\nchild = true\n')
-    first = bench.start_run("--scenario", "proxy-auth")
+    first = bench.start_run("--scenario", "proxy-auth+rebooted")
     second = bench.start_run("--image", "debian-13")
     for process in (first, second):
         output, _ = process.communicate(timeout=SECONDS)

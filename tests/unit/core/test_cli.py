@@ -157,10 +157,10 @@ def test_a_plan_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cells_outside_the_matrix_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("plan", "--provider", "fake", "--image", "debian-13", "--scenario", "proxy-auth")
-    status, output = airlock(capsys, *words)
+    words = ("--image", "debian-13", "--scenario", "proxy-auth+rebooted")
+    status, output = airlock(capsys, "plan", "--provider", "fake", *words)
     assert status == 0
-    assert "debian-13+proxy-auth+full" in output
+    assert "debian-13+proxy-auth+rebooted+full" in output
 
 
 def test_help_names_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

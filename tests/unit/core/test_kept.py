@@ -49,7 +49,7 @@ def test_a_node_that_failed_stays_up_and_answers_until_it_is_ended(
         transport = kept.connect(node)
         assert transport.facts("7", timeout=5)["nonce"] == "7"
         transport.close()
-    assert bench.run("--scenario", "proxy-auth")[0] == 0
+    assert bench.run("--scenario", "proxy-auth+rebooted")[0] == 0
     assert alive(child), "another run swept a node that is kept"
 
     assert kept.end(node.name) == node
@@ -83,7 +83,7 @@ def test_every_node_stays_up_if_asked_and_one_ends_without_the_others(
 
 def test_nothing_is_kept_without_a_reason(bench: Bench, state: Path) -> None:
     del state
-    status, output = bench.run("--scenario", "proxy-auth", "--keep", "on-failure")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted", "--keep", "on-failure")
     assert status == 0, output
     assert "kept:" not in output
     assert kept.listing() == []
@@ -97,7 +97,7 @@ def test_a_holder_that_was_killed_is_swept_with_its_nodes(bench: Bench, state: P
     os.kill(node.holder.pid, signal.SIGKILL)
     wait_for(lambda: not node.holder.alive)
     assert kept.listing() == []
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 0
     assert f"process {node.processes[0].pid} (sleep)" in output
     assert not alive(node.processes[0].pid)
@@ -155,7 +155,7 @@ def test_a_holder_that_hangs_is_killed(
 def test_a_command_that_is_killed_takes_its_run_with_it(bench: Bench, state: Path) -> None:
     del state
     bench.script.write_text('["*"]\nseconds = 60\nchild = true\n')
-    process = bench.start_run("--scenario", "proxy-auth", "--keep", "always")
+    process = bench.start_run("--scenario", "proxy-auth+rebooted", "--keep", "always")
     child = child_of(bench, AUTH)
     owner = int((bench.state / "runs" / bench.leftovers()[0] / "owner").read_text().split()[1][:-1])
     assert owner != process.pid
@@ -163,7 +163,7 @@ def test_a_command_that_is_killed_takes_its_run_with_it(bench: Bench, state: Pat
     process.wait(timeout=10)
     wait_for(lambda: started_at(owner) is None)
     bench.script.write_text("")
-    assert bench.run("--scenario", "proxy-auth")[0] == 0
+    assert bench.run("--scenario", "proxy-auth+rebooted")[0] == 0
     assert not alive(child)
     assert bench.leftovers() == []
 
@@ -171,7 +171,8 @@ def test_a_command_that_is_killed_takes_its_run_with_it(bench: Bench, state: Pat
 def test_ctrl_c_keeps_nothing(bench: Bench, state: Path) -> None:
     del state
     bench.script.write_text('["*"]\nchild = true\n')
-    process = bench.start_run("--scenario", "proxy-auth", "--keep", "always", SLOW_CHECK="60")
+    words = ("--scenario", "proxy-auth+rebooted", "--keep", "always")
+    process = bench.start_run(*words, SLOW_CHECK="60")
     child = child_of(bench, AUTH)
     wait_for(bench.slow_began.exists)
     os.killpg(process.pid, signal.SIGINT)

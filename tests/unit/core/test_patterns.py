@@ -130,7 +130,7 @@ def test_a_panic_fails_a_cell_that_is_green_otherwise(bench: Bench) -> None:
 
 def test_what_a_broken_lab_makes_a_node_say_fails_nothing(bench: Bench) -> None:
     bench.script.write_text(f'["*"]\nbehaviour = "never-ready"\nserial = [{LINES["io-error"]!r}]\n')
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 3, output
     cell = bench.cell(AUTH)
     assert cell.verdict == "error"

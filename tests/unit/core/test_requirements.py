@@ -120,10 +120,10 @@ def test_the_critical_path_is_the_chain_of_the_worker_that_ends_last() -> None:
 
 
 def test_minutes_are_measured_once_a_cell_has_run(bench: Bench) -> None:
-    words = ("plan", "--provider", "fake", "--scenario", "proxy-auth", "-n", "2")
+    words = ("plan", "--provider", "fake", "--scenario", "proxy-auth+rebooted", "-n", "2")
     before, _ = bench.start(*words).communicate(timeout=60)
     assert "~ is the provider's estimate" in before
-    assert bench.run("--scenario", "proxy-auth", SLOW_CHECK="2")[0] == 0
+    assert bench.run("--scenario", "proxy-auth+rebooted", SLOW_CHECK="2")[0] == 0
     after, _ = bench.start(*words).communicate(timeout=60)
     assert "~" not in after
     assert f"critical path: {AUTH}" in after

@@ -77,7 +77,7 @@ def test_what_the_lab_does_wrong_is_never_a_failed_check(
     bench: Bench, behaviour: str, words: str
 ) -> None:
     bench.script.write_text(f'["*"]\nbehaviour = "{behaviour}"\n')
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 3, output
     cell = bench.cell(AUTH)
     assert cell.verdict == "error"
@@ -87,7 +87,7 @@ def test_what_the_lab_does_wrong_is_never_a_failed_check(
 
 def test_a_serial_console_is_evidence_of_a_node_that_never_became_ready(bench: Bench) -> None:
     bench.script.write_text('["*"]\nbehaviour = "never-ready"\n')
-    bench.run("--scenario", "proxy-auth")
+    bench.run("--scenario", "proxy-auth+rebooted")
     evidence = bench.cell(AUTH).evidence
     assert [(item.kind, item.path) for item in evidence] == [("serial", "serial.log")]
     assert "Linux version" in evidence[0].text
@@ -95,7 +95,7 @@ def test_a_serial_console_is_evidence_of_a_node_that_never_became_ready(bench: B
 
 def test_a_node_that_dies_after_its_facts_is_asked_once(bench: Bench) -> None:
     bench.script.write_text('["*"]\nbehaviour = "dies"\n')
-    status, _ = bench.run("--scenario", "proxy-auth")
+    status, _ = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 3
     cell = bench.cell(AUTH)
     assert cell.verdict == "error"
@@ -119,7 +119,7 @@ def test_a_fact_that_is_wrong_fails_its_check_alone(bench: Bench) -> None:
 
 def test_a_refusal_that_nobody_expected_fails(bench: Bench) -> None:
     bench.script.write_text('["*"]\nbehaviour = "refuses"\n')
-    status, _ = bench.run("--scenario", "proxy-auth")
+    status, _ = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 1
     assert bench.cell(AUTH).verdict == "refused"
 
@@ -150,7 +150,7 @@ def test_a_keyword_that_chooses_nothing_is_exit_4(bench: Bench) -> None:
 
 def test_checks_that_cannot_be_imported_are_no_failure_of_the_node(bench: Bench) -> None:
     (bench.checks / "small" / "test_broken.py").write_text("import no_such_module\n")
-    status, _ = bench.run("--scenario", "proxy-auth")
+    status, _ = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 3
     assert bench.cell(AUTH).verdict == "error"
     assert "no_such_module" in bench.cell(AUTH).reason
@@ -158,7 +158,7 @@ def test_checks_that_cannot_be_imported_are_no_failure_of_the_node(bench: Bench)
 
 def test_a_test_that_takes_a_node_and_is_no_check_is_refused(bench: Bench) -> None:
     (bench.checks / "small" / "test_plain.py").write_text("def test_plain(node): pass\n")
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 3
     assert "is no check" in output
 
@@ -167,7 +167,7 @@ def test_sabotage_cannot_be_applied_where_there_is_no_shell(bench: Bench) -> Non
     (bench.checks / "small" / "sabotage.toml").write_text(
         '[[sabotage]]\nname = "break-it"\ntitle = "x"\nkills = ["small.os"]\napply = "false"\n'
     )
-    status, _ = bench.run("--scenario", "proxy-auth", "--sabotage", "break-it")
+    status, _ = bench.run("--scenario", "proxy-auth+rebooted", "--sabotage", "break-it")
     assert status == 3
     assert "break-it" in bench.cell(AUTH).reason or "cannot do" in bench.cell(AUTH).reason
 

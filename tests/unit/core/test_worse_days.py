@@ -33,7 +33,7 @@ def test_killed_in_any_stage_the_next_run_cleans_up(bench: Bench, stage: str) ->
     pause = "" if stage == "checks" else f'pause = "{stage}"\n'
     bench.script.write_text(f'["{AUTH}"]\nchild = true\n{pause}')
     slow = {"SLOW_CHECK": "60"} if stage == "checks" else {}
-    process = bench.start_run("--scenario", "proxy-auth", **slow)
+    process = bench.start_run("--scenario", "proxy-auth+rebooted", **slow)
     mark = "facts.json" if stage == "checks" else f"paused-{stage}"
     wait_for(lambda: list(bench.path.glob(f"out/*/cells/{AUTH}/{mark}")))
     (dead,) = bench.leftovers()
@@ -43,7 +43,7 @@ def test_killed_in_any_stage_the_next_run_cleans_up(bench: Bench, stage: str) ->
     assert not (bench.path / "out" / "latest").exists(), "no report, no verdict"
 
     bench.script.write_text("")
-    status, output = bench.run("--scenario", "proxy-auth")
+    status, output = bench.run("--scenario", "proxy-auth+rebooted")
     assert status == 0, output
     assert not alive(child)
     assert belongs_to(dead) == []
@@ -66,7 +66,7 @@ def on_a_tiny_disk(
     """A run in a mount namespace of its own; exit status, output and what the report says."""
     (bench.path / "small").mkdir()
     command = [sys.executable, "-m", "harness.cli", "run", "--provider", "fake"]
-    command += ["--checks", str(bench.checks), "--scenario", "proxy-auth", *words]
+    command += ["--checks", str(bench.checks), "--scenario", "proxy-auth+rebooted", *words]
     copy = '"$@"; code=$?; cp -r small/out kept 2>/dev/null; exit $code'
     done = subprocess.run(
         [*tiny(megabytes), "sh", "-c", copy, "sh", *command],

@@ -57,7 +57,7 @@ IDS = [
 
 BOOKWORM = "debian-12+proxy-intercept+full"
 TRIXIE = "debian-13+proxy-intercept+full"
-AUTH = "debian-12+proxy-auth+full"
+AUTH = "debian-12+proxy-auth+rebooted+full"
 BULLSEYE = "debian-11+proxy-intercept+full"
 
 

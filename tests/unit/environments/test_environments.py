@@ -115,7 +115,7 @@ def _config(tmp_path: Path, store: Path, **more: str) -> Config:
 @pytest.fixture(autouse=True)
 def _records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the node keeps in /var/lib and /usr/local is kept in the test's directory."""
-    monkeypatch.setattr(environments, "_RECORDS", str(tmp_path / "records"))
+    monkeypatch.setattr(environments, "RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(environments, "KERNELS", str(tmp_path / "kernels"))
 
 

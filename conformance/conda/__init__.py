@@ -1,0 +1,1 @@
+"""Checks of the conda environments that a profile names."""
