@@ -13,6 +13,7 @@ from harness.requirements import Requirements
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
+    from harness.sabotage import Sabotage
 
 
 class Expected(enum.StrEnum):
@@ -66,7 +67,8 @@ class Cell:
     """One image in one scenario with one profile, made by one provider.
 
     ``requirements`` are the matrix's, beside those of the parts. ``inherit``: an earlier green
-    result may stand for the cell while nothing of it has changed.
+    result may stand for the cell while nothing of it has changed. ``sabotage``: how its node is
+    broken on purpose, or what it is made from.
     """
 
     image: Image
@@ -76,6 +78,7 @@ class Cell:
     expected: Expected = Expected.PASS
     requirements: Requirements = field(default_factory=Requirements)
     inherit: bool = False
+    sabotage: Sabotage | None = None
 
     def __post_init__(self) -> None:
         """In a faulty environment a pass would be the surprise."""
@@ -85,4 +88,5 @@ class Cell:
     @property
     def id(self) -> str:
         """Stable name: used in reports, in paths, and in pytest's ids."""
-        return f"{self.image.name}+{self.scenario.name}+{self.profile.name}"
+        whole = f"{self.image.name}+{self.scenario.name}+{self.profile.name}"
+        return f"{whole}~{self.sabotage.name}" if self.sabotage else whole

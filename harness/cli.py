@@ -19,6 +19,7 @@ VERBS = {
     "image": "local base images: list, build, probe (whose modules their kernels take)",
     "run": "run a matrix of cells and write the report",
     "reproduce": "a customer's environment at your desk, and what names its cause",
+    "sabotage": "break good nodes on purpose; do the right checks fail? Prints the kill rate",
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",

@@ -60,7 +60,6 @@ class Pool:
         capsules: Path,
         *,
         options: Options | None = None,
-        sabotage: Sabotage | None = None,
         listener: Listener = lambda *_: None,
         admission: Admission | None = None,
         visited: bool = False,
@@ -79,7 +78,6 @@ class Pool:
         self._providers = providers
         self._run = run
         self._options = options or Options()
-        self._sabotage = sabotage
         self._listener = listener
         self._admission = admission or machine_budget()
         self._visited = visited
@@ -238,7 +236,7 @@ class Pool:
                 options=self._options,
                 record=station.record,
                 stopping=self.stopping,
-                broken=self._sabotage.of_build if self._sabotage else {},
+                broken=cell.sabotage.of_build if cell.sabotage else {},
             )
             station.running = provider.up(job)
             self._collect(station, job)
@@ -272,10 +270,10 @@ class Pool:
         running = station.running
         assert running is not None
         station.simulated = running.simulated
-        if self._sabotage:
-            if self._sabotage.on_node:
-                self._break(running, job, self._sabotage)
-            station.record.provenance["sabotage"] = self._sabotage.name
+        if sabotage := station.cell.sabotage:
+            if sabotage.on_node:
+                self._break(running, job, sabotage)
+            station.record.provenance["sabotage"] = sabotage.name
         with job.phase("exercise", "controls and probes"):
             running.exercise()
         with job.phase("facts", "one exchange"):

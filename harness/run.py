@@ -34,7 +34,6 @@ from harness.providers.base import Options, Provider
 from harness.providers.registry import load
 from harness.requirements import unmet
 from harness.results import Results
-from harness.sabotage import Sabotage
 from harness.state import RunRecord
 from harness.station import Station
 from harness.sweep import end_children, sweep
@@ -65,7 +64,6 @@ class Request:
     out: Path = Path("out")
     workers: int = 0
     options: Options = field(default_factory=Options)
-    sabotage: Sabotage | None = None
     keyword: str = ""
     conformance: Path = CONFORMANCE
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -118,7 +116,6 @@ def run(request: Request) -> Outcome:
             record,
             directory.resolve() / "cells",
             options=request.options,
-            sabotage=request.sabotage,
             listener=console.cell,
             visited=request.visit is not None,
         )
@@ -258,7 +255,7 @@ def _untried(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> dict[s
 
 def _inheritable(request: Request) -> bool:
     """Whether results of this run may be taken from, and kept for, others: it is a plain one."""
-    plain = not (request.sabotage or request.keyword)
+    plain = not (request.keyword or any(cell.sabotage for cell in request.cells))
     return plain and not (request.options.fresh or request.options.boot_anew)
 
 

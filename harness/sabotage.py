@@ -22,6 +22,7 @@ end the build instead; there is then no node, and no check to kill.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -41,7 +42,9 @@ _OUTCOMES = ("fail", "error")
 
 @dataclass(frozen=True)
 class Sabotage:
-    """One break. ``kills`` must fail, ``dependants`` may, and nothing else."""
+    """One break. ``kills`` must fail; ``dependants``, and what says that it depends on those, may;
+    nothing else.
+    """
 
     name: str
     title: str
@@ -71,13 +74,14 @@ class Sabotage:
         return {name: value for name, value in found.items() if value}
 
     def cell(self, cell: Cell, catalog: Catalog) -> Cell:
-        """The cell in the environment of this sabotage. What is right for it stays the same."""
+        """The cell, broken in this way. What is right for it stays the same."""
         if not self.scenario:
-            return cell
+            return replace(cell, sabotage=self)
         own = str(cell.scenario.path or cell.scenario.name)
         made = catalog.scenario(f"{own}+{self.scenario}")
         # A scenario may say that its cause must be named; here checks must fail all the same.
-        return replace(cell, scenario=replace(made, expected="pass", named_by=""))
+        scenario = replace(made, expected="pass", named_by="")
+        return replace(cell, scenario=scenario, sabotage=self)
 
     def judge(self, cell: model.Cell) -> list[str]:
         """What is wrong with the outcomes of a sabotaged cell; empty if it was found."""
@@ -92,7 +96,7 @@ class Sabotage:
             for check, outcome in ended.items()
             if outcome != self.outcome
         ]
-        expected = {*self.kills, *self.dependants}
+        expected = _with_dependants({*self.kills, *self.dependants}, cell)
         return wrong + [
             f"{check} failed under {self.name}, which does not name it"
             for check, outcome in outcomes.items()
@@ -100,10 +104,18 @@ class Sabotage:
         ]
 
 
-def load_sabotages(conformance: Path) -> dict[str, Sabotage]:
-    """Every sabotage under a conformance directory, by name."""
+def _with_dependants(checks: set[str], cell: model.Cell) -> set[str]:
+    """The checks, and those that may fail because one of these did."""
+    found = set(checks)
+    while more := {c.id for c in cell.checks if found & set(c.depends)} - found:
+        found |= more
+    return found
+
+
+def load_sabotages(conformance: Path, area: str = "*") -> dict[str, Sabotage]:
+    """Every sabotage under a conformance directory, or of one area there, by name."""
     found: dict[str, Sabotage] = {}
-    for path in sorted(conformance.glob("*/sabotage.toml")):
+    for path in sorted(conformance.glob(f"{area}/sabotage.toml")):
         for sabotage in _read(path):
             if sabotage.name in found:
                 raise UsageError(f"{path}: a second sabotage called {sabotage.name!r}")
@@ -115,8 +127,21 @@ def find_sabotage(conformance: Path, name: str) -> Sabotage:
     """One sabotage; UsageError with the nearest name if there is none."""
     known = load_sabotages(conformance)
     if name not in known:
-        raise UsageError(f"--sabotage: unknown sabotage {name!r}", hint=nearest(name, known))
+        raise UsageError(f"--only: unknown sabotage {name!r}", hint=nearest(name, known))
     return known[name]
+
+
+def of_file(path: Path, kills: Iterable[str]) -> Sabotage:
+    """A stranger's break: shell in a file, and the checks that must fail after it. UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise UsageError(f"--apply {path}: {why}") from error
+    if not text.strip():
+        raise UsageError(f"--apply {path}: breaks nothing: it is empty")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem) or "break"
+    return Sabotage(name, f"the shell of {path.name}", kills=tuple(kills), apply=text)
 
 
 def _read(path: Path) -> Iterable[Sabotage]:

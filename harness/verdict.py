@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.sabotage import Sabotage
 from installers.exits import Exit
-from reports import model
 from reports.gate import Judgement, judge
 from reports.render.words import mark, verdict_words
 from reports.summary import count_checks
@@ -15,16 +13,13 @@ if TYPE_CHECKING:
     from harness.run import Outcome
 
 
-def print_outcome(outcome: Outcome, sabotage: Sabotage | None = None) -> Exit:
+def print_outcome(outcome: Outcome) -> Exit:
     """Print the end of a run; returns its exit code."""
     for cell in outcome.report.cells:
         counts = count_checks(cell.checks)
         ran = f", {counts.passed} of {counts.total} checks passed" if counts.total else ""
         print(f"{mark(cell.verdict)} {cell.id}: {verdict_words(cell)}{ran}")
     print_judgement(judge(outcome.report))
-    if sabotage:
-        for line in _sabotage_lines(sabotage, outcome.report.cells):
-            print(line)
     for kept in outcome.kept:
         print(f"kept: {kept.cell} ({kept.why})")
         print(f"  get in: {kept.way_in}    end it: {kept.way_out}")
@@ -36,15 +31,3 @@ def print_judgement(judgement: Judgement) -> None:
     """Print what the gate found, worst first."""
     for finding in judgement.findings:
         print(f"  {finding}")
-
-
-def _sabotage_lines(sabotage: Sabotage, cells: list[model.Cell]) -> list[str]:
-    lines = []
-    for cell in cells:
-        if cell.verdict == "refused":
-            continue
-        wrong = sabotage.judge(cell)
-        by = sabotage.stops or ", ".join(sabotage.kills)
-        verdict = f"found by {by}, as it should be" if not wrong else ""
-        lines.append(f"sabotage {sabotage.name} on {cell.id}: {verdict or '; '.join(wrong)}")
-    return lines

@@ -21,9 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--boot-anew", action="store_true", help="boot every machine instead of forking frozen ones"
     )
     parser.add_argument(
-        "--sabotage", metavar="NAME", help="break every node, or what it is made from, in this way"
-    )
-    parser.add_argument(
         "--keep",
         choices=("never", "on-failure", "always"),
         default="never",
@@ -46,12 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     """The exit code, and what serves the nodes that are kept."""
-    from harness.catalog import CONFORMANCE, load_catalog
+    from harness.catalog import CONFORMANCE
     from harness.errors import UsageError
     from harness.providers.base import Keep, Options
     from harness.run import Request
     from harness.run import run as run_cells
-    from harness.sabotage import find_sabotage
     from harness.verdict import print_outcome
 
     path, cells = selection.chosen(args)
@@ -60,10 +56,6 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
         raise UsageError(f"--checks: there is no directory {conformance}")
     if args.n < 0:
         raise UsageError(f"-n {args.n}: must be 1 or more")
-    sabotage = find_sabotage(conformance, args.sabotage) if args.sabotage else None
-    if sabotage:
-        catalog = load_catalog()
-        cells = [sabotage.cell(cell, catalog) for cell in cells]
     outcome = run_cells(
         Request(
             cells=cells,
@@ -71,9 +63,8 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
             out=args.out,
             workers=args.n,
             options=Options(fresh=args.fresh, boot_anew=args.boot_anew, keep=Keep(args.keep)),
-            sabotage=sabotage,
             keyword=args.keyword,
             conformance=conformance,
         )
     )
-    return print_outcome(outcome, sabotage), outcome.hold
+    return print_outcome(outcome), outcome.hold

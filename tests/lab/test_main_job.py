@@ -170,12 +170,35 @@ def test_a_second_run_builds_nothing_and_says_whose_evidence_it_shows(
     assert {c["id"] for c in cell["checks"]} == before
 
 
-def test_a_sabotage_fails_its_check_its_dependants_and_no_other(tmp_path: Path) -> None:
-    done = airlock("run", *ONE, "--sabotage", "unsigned-module", "--out", str(tmp_path))
+FAST = (
+    *("entry-altered", "environment-file-lost", "stamp-of-another-machine", "direct-connection"),
+    *("password-logged", "keyring-of-a-stranger", "unsigned-module", "stale-environment"),
+    *("db-without-our-certificate", "failed-unit", "ca-removed"),
+)
+
+
+def test_sabotages_fail_their_checks_their_dependants_and_no_other(tmp_path: Path) -> None:
+    """One of each area; all of them are in tests/lab/test_sabotages.py."""
+    chosen = [word for name in FAST for word in ("--only", name)]
+    done = airlock("sabotage", *ONE, *chosen, "--json", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout[-4000:]
+    said = json.loads(done.stdout)
+    assert [one["name"] for one in said["sabotages"]] == list(FAST)
+    assert all(one["found"] for one in said["sabotages"])
+    assert len(said["checks"]["killed"]) >= len(FAST)
+    assert len(report(tmp_path)["cells"]) == len(FAST)
+
+
+def test_a_strangers_break_must_fail_what_it_is_said_to(tmp_path: Path) -> None:
+    shell = tmp_path / "my break.sh"
+    shell.write_text("rm /etc/apt/apt.conf.d/*proxy*\n")
+    words = ("sabotage", *ONE, "--apply", str(shell), "--out", str(tmp_path))
+    done = airlock(*words, "--expect", "proxy.apt")
+    assert done.returncode == 0, done.stdout[-4000:]
+    done = airlock(*words, "--expect", "trust.os-store")
     assert done.returncode == 1, done.stdout[-4000:]
-    (cell,) = report(tmp_path)["cells"]
-    assert "modules.signature" in failed(cell)
-    assert "found by modules.signature, as it should be" in done.stdout
+    assert "trust.os-store must fail under my-break and was pass" in done.stdout
+    assert "proxy.apt failed under my-break, which does not name it" in done.stdout
 
 
 def test_killing_a_run_leaves_nothing_that_the_next_one_does_not_clean(tmp_path: Path) -> None:
