@@ -132,7 +132,7 @@ def key(
             "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
-            "format": 1,
+            "format": 2,
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
             **({"added": canonical(added.files)} if added.files else {}),
