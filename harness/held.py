@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.broker import Client
-from harness.errors import AirlockError, InfraError, UsageError
-from harness.names import nearest
+from harness.errors import AirlockError, InfraError
 from harness.remote import BrokerTransport
 from harness.run import pytest_environment
 from harness.state import MARKER, boot_id, claimed, started_at, state_dir
@@ -68,6 +67,16 @@ class Held:
     def up(self) -> bool:
         """Whether it is ready."""
         return bool(self.socket)
+
+    @property
+    def state(self) -> str:
+        """Since when it is up; for people."""
+        return f"up since {int(time.time() - self.since) // 60} min" if self.up else "being made"
+
+    def door(self) -> dict[str, Any]:
+        """A way in for people; see ``harness.lab.door``."""
+        found: dict[str, Any] = self.ask("ssh")
+        return found
 
     def ask(self, do: str, **values: Any) -> Any:
         """One request to the holder; see ``harness.holder``."""
@@ -132,15 +141,6 @@ def listed() -> list[Held]:
     return sorted(found, key=lambda held: held.since)
 
 
-def find(name: str) -> Held:
-    """The node of that name; UsageError with the nearest one if there is none."""
-    nodes = {held.name: held for held in listed()}
-    if name not in nodes:
-        hint = nearest(name, nodes) if nodes else "airlock node up makes one"
-        raise UsageError(f"there is no node {name!r}", hint=hint)
-    return nodes[name]
-
-
 def start(order: Order, say: Callable[[str, str], None]) -> Held:
     """Start a holder and wait until its node is up; ``say(phase, line)`` hears how far it is.
 
@@ -166,7 +166,7 @@ def start(order: Order, say: Callable[[str, str], None]) -> Held:
             if "error" in said:
                 raise _error(said)
             if "up" in said:
-                return find(order.name)
+                return next(node for node in listed() if node.name == order.name)
             say(said["phase"], said["line"])
     except BaseException:
         holder.terminate()

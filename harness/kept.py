@@ -23,12 +23,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import InfraError, UsageError
-from harness.names import nearest
+from harness.errors import InfraError
 from harness.state import boot_id, private_dir, started_at, state_dir
 from harness.transports.base import Transport
 from installers.exits import Exit
+
+if TYPE_CHECKING:
+    from harness.broker import Client
 
 #: Seconds that a node's end may take before its holder is killed.
 END_SECONDS = 30.0
@@ -83,6 +86,60 @@ class Kept:
         return self.boot == boot_id() and self.holder.alive
 
     @property
+    def state(self) -> str:
+        """Whose it is, and why; for people."""
+        return f"kept by {self.run}: {self.why}"
+
+    @contextlib.contextmanager
+    def transport(self) -> Iterator[Transport]:
+        """A way to ask the node; any number of them may be open. InfraError without an answer."""
+        from harness.remote import BrokerTransport
+
+        with self._client() as client:
+            yield BrokerTransport(client, self.cell)
+
+    def door(self) -> dict[str, Any]:
+        """A way in for people; see ``harness.lab.door``."""
+        with self._client() as client:
+            found: dict[str, Any] = client.ask("ssh", cell=self.cell)
+        return found
+
+    @contextlib.contextmanager
+    def _client(self, **options: float) -> Iterator[Client]:
+        from harness.broker import Client
+
+        client = Client(self.socket, **options)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def end(self) -> None:
+        """End the node and everything made for it; returns when it is gone.
+
+        A holder that does not do it in time is killed, with every node that it holds.
+        """
+        from harness.sweep import sweep
+
+        deadline = time.monotonic() + END_SECONDS
+        with contextlib.suppress(InfraError), self._client(timeout=END_SECONDS) as client:
+            client.ask("end", cell=self.cell)
+        held = (each for each in listing() if each.holder == self.holder)
+        others = [each for each in held if each.name != self.name]
+        while _path(self.name).exists() or (not others and self.holder.alive):
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    if self.holder.alive:
+                        os.kill(self.holder.pid, signal.SIGKILL)
+                while self.holder.alive:
+                    time.sleep(0.02)
+                break
+            time.sleep(0.02)
+        if not self.alive:
+            forget(self.name)
+            sweep()
+
+    @property
     def way_in(self) -> str:
         """The command that gets a person in."""
         return f"airlock node ssh {self.name}"
@@ -115,52 +172,6 @@ def listing() -> list[Kept]:
         else:
             path.unlink(missing_ok=True)
     return sorted(found, key=lambda kept: kept.since)
-
-
-def find(name: str) -> Kept:
-    """One kept node; UsageError with the nearest name if there is none."""
-    known = {kept.name: kept for kept in listing()}
-    if name not in known:
-        raise UsageError(f"no node is kept by the name {name!r}", hint=nearest(name, known))
-    return known[name]
-
-
-def connect(kept: Kept) -> Transport:
-    """A way to ask the node; any number of them may be open. InfraError if it cannot be reached."""
-    from harness.broker import Client
-    from harness.remote import BrokerTransport
-
-    return BrokerTransport(Client(kept.socket), kept.cell)
-
-
-def end(name: str) -> Kept:
-    """End a kept node and everything made for it. Returns what it was.
-
-    A holder that does not do it in time is killed, with every node that it holds.
-    """
-    from harness.broker import Client
-    from harness.sweep import sweep
-
-    kept = find(name)
-    deadline = time.monotonic() + END_SECONDS
-    with contextlib.suppress(InfraError):
-        client = Client(kept.socket, timeout=END_SECONDS)
-        client.ask("end", cell=kept.cell)
-        client.close()
-    others = [each for each in listing() if each.holder == kept.holder and each.name != name]
-    while _path(name).exists() or (not others and kept.holder.alive):
-        if time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                if kept.holder.alive:
-                    os.kill(kept.holder.pid, signal.SIGKILL)
-            while kept.holder.alive:
-                time.sleep(0.02)
-            break
-        time.sleep(0.02)
-    if not kept.alive:
-        forget(name)
-        sweep()
-    return kept
 
 
 def forget(name: str) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from installers.exits import Exit
 
 if TYPE_CHECKING:
-    from harness.held import Held, Order
-    from harness.kept import Kept
+    from harness.held import Order
+    from harness.nodes import Standing
     from harness.transports.base import Transport
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
@@ -47,33 +47,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do one action."""
-    from harness import held, kept
+    from harness import nodes
 
-    left = {node.name: node for node in kept.listing()}
     match args.action:
         case "up":
             return _up(args)
         case "ssh":
+            node = nodes.find(args.name)
             words = args.words[1:] if args.words[:1] == ["--"] else args.words
-            if args.name in left:
-                return _enter_kept(left[args.name], words)
-            node = held.find(args.name)
             if not words:
-                return _shell(node.ask("ssh"))
+                return _shell(node.door())
             with node.transport() as transport:
                 return _command(transport, words)
         case "down":
-            by_hand = [held.find(name) for name in args.names if name not in left]
-            for name in left.keys() & set(args.names):
-                kept.end(name)
-                print(f"{name} is down")
-            for node in by_hand:
+            for node in [nodes.find(name) for name in dict.fromkeys(args.names)]:
                 node.end()
                 print(f"{node.name} is down")
         case "list":
-            return _list(held.listed(), list(left.values()))
+            return _list(nodes.listed())
         case "save":
-            return _save(held.find(args.name), args.target)
+            return _save(nodes.find(args.name), args.target)
         case "resume":
             return _resume(args)
     return Exit.PASS
@@ -129,23 +122,6 @@ def _checked(name: str) -> str:
     return name
 
 
-def _enter_kept(node: Kept, words: list[str]) -> int:
-    """Into a node that a run left up."""
-    from harness.broker import Client
-    from harness.kept import connect
-
-    if words:
-        transport = connect(node)
-        try:
-            return _command(transport, words)
-        finally:
-            transport.close()
-    client = Client(node.socket)
-    door = client.ask("ssh", cell=node.cell)
-    client.close()
-    return _shell(door)
-
-
 def _command(transport: Transport, words: list[str]) -> int:
     """Run a command there. Its status is in words: our exit codes have meanings of their own."""
     ran = transport.run(words if len(words) > 1 else words[0], timeout=3600)
@@ -168,19 +144,21 @@ def _shell(door: dict[str, Any]) -> int:
     os.execvp(argv[0], argv)  # noqa: S606 - a terminal belongs to one program
 
 
-def _list(nodes: list[Held], left: list[Kept]) -> int:
+def _list(nodes: list[Standing]) -> int:
     for node in nodes:
-        age = int(time.time() - node.since)
-        state = f"up since {age // 60} min" if node.up else "being made"
-        print(f"{node.name:32} {node.cell:40} {node.provider:6} {state}")
-    for each in left:
-        print(f"{each.name:32} {each.cell:40} {each.provider:6} kept by {each.run}: {each.why}")
-    if not nodes and not left:
+        print(f"{node.name:32} {node.cell:40} {node.provider:6} {node.state}")
+    if not nodes:
         print("no node is up (airlock node up)", file=sys.stderr)
     return Exit.PASS
 
 
-def _save(node: Held, target: Path) -> int:
+def _save(node: Standing, target: Path) -> int:
+    from harness.errors import UsageError
+    from harness.held import Held
+
+    if not isinstance(node, Held):
+        hint = "airlock node up makes one that can be"
+        raise UsageError(f"{node.name} is {node.state}: such nodes cannot be saved", hint=hint)
     began = time.monotonic()
     path = Path(node.ask("save", path=str(target.absolute())))
     files = [path] if path.is_file() else list(path.iterdir())

@@ -31,6 +31,12 @@ def airlock(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return status, said.out + said.err
 
 
+def standing() -> held.Held:
+    """The only node."""
+    (node,) = held.listed()
+    return node
+
+
 def records() -> list[Path]:
     return list((state_dir() / "runs").iterdir())
 
@@ -39,7 +45,7 @@ def test_a_node_stays_until_it_is_told_to_end(capsys: pytest.CaptureFixture[str]
     status, said = airlock(capsys, "node", "up", "--name", "one", *WHO)
     assert status == 0
     assert "airlock node ssh one" in said
-    node = held.find("one")
+    node = standing()
     try:
         assert node.up
         assert started_at(node.pid) == node.start
@@ -51,7 +57,7 @@ def test_a_node_stays_until_it_is_told_to_end(capsys: pytest.CaptureFixture[str]
         assert airlock(capsys, "node", "up", "--name", "one", *WHO)[0] == 2, "the name is taken"
         assert "cannot do 'ssh'" in airlock(capsys, "node", "ssh", "one")[1]
         assert "cannot do 'save'" in airlock(capsys, "node", "save", "one", "/tmp/x")[1]
-        assert held.find("one").pid == node.pid
+        assert standing().pid == node.pid
     finally:
         status, said = airlock(capsys, "node", "down", "one")
     assert status == 0
@@ -65,7 +71,7 @@ def test_what_a_killed_holder_leaves_is_swept(
 ) -> None:
     bench.script.write_text('["debian-12+proxy-intercept+driver"]\nchild = true\n')
     assert airlock(capsys, "node", "up", "--name", "two", *WHO)[0] == 0
-    node = held.find("two")
+    node = standing()
     child = int((node.record / "capsule/child.pid").read_text())
     os.kill(node.pid, signal.SIGKILL)
     assert node._gone(10)

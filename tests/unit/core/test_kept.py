@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import kept
+from harness import kept, nodes
 from harness.errors import UsageError
 from harness.state import started_at
 from tests.unit.core.test_bad_days import alive, child_of, wait_for
@@ -46,19 +46,18 @@ def test_a_node_that_failed_stays_up_and_answers_until_it_is_ended(
     assert not alive(child_of(bench, AUTH)), "a good node stayed up"
 
     for _ in range(2):
-        transport = kept.connect(node)
-        assert transport.facts("7", timeout=5)["nonce"] == "7"
-        transport.close()
+        with node.transport() as transport:
+            assert transport.facts("7", timeout=5)["nonce"] == "7"
     assert bench.run("--scenario", "proxy-auth+rebooted")[0] == 0
     assert alive(child), "another run swept a node that is kept"
 
-    assert kept.end(node.name) == node
+    node.end()
     assert not alive(child)
     assert not node.holder.alive
     assert bench.leftovers() == []
     assert kept.listing() == []
-    with pytest.raises(UsageError, match="no node is kept"):
-        kept.find(node.name)
+    with pytest.raises(UsageError, match="there is no node"):
+        nodes.find(node.name)
     assert (state / "kept").is_dir()
 
 
@@ -70,7 +69,7 @@ def test_every_node_stays_up_if_asked_and_one_ends_without_the_others(
     assert status == 1, output
     nodes = {node.cell: node for node in kept.listing()}
     assert set(nodes) == {AUTH, TRIXIE}
-    kept.end(nodes[AUTH].name)
+    nodes[AUTH].end()
     assert not alive(child_of(bench, AUTH))
     assert alive(child_of(bench, TRIXIE))
     assert [node.cell for node in kept.listing()] == [TRIXIE]
@@ -146,7 +145,7 @@ def test_a_holder_that_hangs_is_killed(
     (node,) = kept.listing()
     monkeypatch.setattr(kept, "END_SECONDS", 0.5)
     os.kill(node.holder.pid, signal.SIGSTOP)
-    kept.end(node.name)
+    node.end()
     assert not node.holder.alive
     wait_for(lambda: not alive(node.processes[0].pid))
     assert bench.leftovers() == []
