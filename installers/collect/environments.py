@@ -6,14 +6,14 @@ interpreter.
 """
 
 # Thousands of files are looked at: Path objects would cost more than reading them.
-# ruff: noqa: PTH115, PTH123
+# ruff: noqa: PTH115, PTH116, PTH123
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from installers.collect.reader import Reader
@@ -84,9 +84,12 @@ def _record(reader: Reader, path: str) -> Optional[dict[str, Any]]:
 
 
 def _changed(reader: Reader, record: Mapping[str, Any], seen: Seen) -> tuple[list[str], int]:
-    """Names of files and links that differ, and a number that is another one when anything does."""
+    """Names of files and links that differ, and a number that is another one when anything does:
+    also when a folder of theirs got a file that is no one's, which can hide a module.
+    """
     prefix = reader.path(record["prefix"])
-    changed, state = [], []
+    changed: list[str] = []
+    state: list[Any] = []
     for name, digest in record["files"].items():
         path = f"{prefix}/{name}"
         try:
@@ -104,7 +107,22 @@ def _changed(reader: Reader, record: Mapping[str, Any], seen: Seen) -> tuple[lis
         state.append(found)
         if found != to:
             changed.append(name)
+    for folder in sorted(_folders(record["files"])):
+        try:
+            info = os.stat(f"{prefix}/{folder}")
+        except OSError:
+            continue  # its files are among the changed
+        state.append((info.st_ino, info.st_mtime_ns))
     return sorted(changed), hash(tuple(state))
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """Every folder that a file of these lies below, the prefix itself as an empty name."""
+    found = {""}
+    for name in names:
+        while (name := name.rpartition("/")[0]) not in found:
+            found.add(name)
+    return found
 
 
 def _digest(path: str) -> str:

@@ -114,6 +114,10 @@ def test_what_was_seen_is_seen_again_without_running_anything(
         patch.setattr(environments, "_digest", None)
         assert environments.collect(Reader("/"), seen) == first
     assert first["lab"]["files"] > 100
+    # A stray file changes none of the lock's: what was imported before says nothing any more.
+    (made.root / "opt/airlock/envs/lab/lib/python3.11/site-packages/json.py").write_text("raise 1")
+    assert environments.collect(Reader("/"), seen)["lab"]["imports"] is None
+    (made.root / "opt/airlock/envs/lab/lib/python3.11/site-packages/json.py").unlink()
     changed = made.root / "opt/airlock/envs/lab/lib/python3.11/site-packages/models/__init__.py"
     changed.write_text("raise RuntimeError('broken')\n")
     now = environments.collect(Reader("/"), seen)["lab"]
