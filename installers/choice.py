@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -49,6 +50,7 @@ class Choice:
             kernel=kernels.boot_kernel(host, self._config),
             machine=platform.machine(),
             present=[] if self._config.image_build else gpus.present(host),
+            image=_dataproc_image(host),
         )
 
     def _upstream(self, host: Host) -> Optional[upstream.Upstream]:
@@ -119,3 +121,11 @@ class Choice:
         if found is not None:
             return upstream.fetch(host, found, self._config, into)
         return build.source_tree(host, debian.fetch_source(host, source, f"{into}/download"))
+
+
+def _dataproc_image(host: Host) -> Optional[str]:
+    """The version of the Dataproc image, as its builder left it for logins; None elsewhere."""
+    found = re.search(
+        r'(?m)^DATAPROC_IMAGE_VERSION="?([\d.]+)', host.read("/etc/environment") or ""
+    )
+    return found[1] if found else None

@@ -189,7 +189,7 @@ def test_somebody_elses_hold(host: Host) -> None:
         ({"cuda-version": "12.5"}, "cuda-toolkit-12-5 12.5.1: apt has no such package"),
     ],
 )
-def test_never_another_version(host: Host, attributes: dict[str, str], says: str) -> None:
+def test_B28_never_another_version(host: Host, attributes: dict[str, str], says: str) -> None:
     code, said = _apply(host, **{**ASKED, **attributes})
     assert code == 1
     assert says in said[0]
