@@ -9,9 +9,9 @@ from installers import gpus
 _HEAD = """\
 # What goes together: GPUs, drivers, CUDA, systems
 
-Made of `installers/data/gpu_compat.json` by `python -m installers.gputable`; a test keeps it equal. The data names the
-source of every row. A span ends below its last number, but for driver branches, whose last one is in it; `–` is no
-limit. What no row has is unknown, and `plan` says so.
+Made of `installers/data/gpu_compat.json` by `python -m installers.gputable`; a test keeps it equal.
+The data names the source of every row. A span ends below its last number, but for driver branches,
+whose last one is in it; `–` is no limit. What no row has is unknown, and `plan` says so.
 """
 
 
