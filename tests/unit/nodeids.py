@@ -17,7 +17,7 @@ def exists(folder: Path, node_id: str) -> bool:
     return name in names if name else bool(names)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tests(path: Path) -> frozenset[str]:
     return frozenset(
         node.name
