@@ -1,14 +1,15 @@
 """Packages in exactly the versions that were asked for, held there, and released again.
 
 What is installed and held here is remembered, so that removing touches nothing of anybody else's:
-a hold that an administrator set stays, and a package that was there before stays.
+a hold that an administrator set stays, and a package that was there before stays. What came along
+with a package of ours goes with it where apt says that nothing else needs it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -16,6 +17,9 @@ from installers import debian
 from installers.errors import NodeError
 from installers.host import Host
 from installers.journal import Log, recall, remember
+
+_EXACTLY = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?::\w+)? \(= ([^)]+)\)")
+_REMOVED = re.compile(r"(?m)^Remv (\S+)")
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,24 @@ class Wish:
 
 
 def note(
-    host: Host, memory: str, wishes: Sequence[Wish], there: Container[str], already: Container[str]
+    host: Host,
+    memory: str,
+    wishes: Sequence[Wish],
+    there: Container[str],
+    already: Container[str],
+    along: Collection[str] = (),
 ) -> list[str]:
     """Remember, before anything is changed, what will be ours: a kill leaves it known.
 
-    ``there`` are the packages that are installed, ``already`` those that are held. Returns all that
-    is to be held by us.
+    ``there`` are the packages that are installed, ``already`` those that are held, ``along`` those
+    that come because ours need them. Returns all that is to be held by us.
     """
     known = recall(host, memory)
     names = [wish.name for wish in wishes]
     added = sorted({*known.get("added", []), *(name for name in names if name not in there)})
     hold = sorted({*known.get("held", []), *(name for name in names if name not in already)})
-    remember(host, memory, {"added": added, "held": hold})
+    came = sorted({*known.get("along", []), *along})
+    remember(host, memory, {"added": added, "held": hold, "along": came})
     return hold
 
 
@@ -70,7 +80,11 @@ def forget(host: Host, memory: str, keep: set[str]) -> None:
     """Forget what was ours, but for ``keep``."""
     known = recall(host, memory)
     left = {key: sorted(set(known.get(key, [])) & keep) for key in ("added", "held")}
-    remember(host, memory, left if any(left.values()) else {})
+    # Where something of ours stays, so may what it needs.
+    if any(left.values()):
+        remember(host, memory, {**left, "along": known.get("along", [])})
+    else:
+        remember(host, memory, {})
 
 
 @contextlib.contextmanager
@@ -114,30 +128,50 @@ def held(host: Host) -> set[str]:
     return set(host.run(["apt-mark", "showhold"], check=False).out.split())
 
 
-def pins(host: Host, wishes: Sequence[Wish]) -> list[str]:
-    """``name=version`` for apt; lists must be fresh. NodeError names what is offered instead."""
-    return [
-        f"{wish.name}={wish.among(debian.offered(host, wish.name), 'apt')[0]}" for wish in wishes
-    ]
+def pins(host: Host, wishes: Sequence[Wish]) -> dict[str, str]:
+    """Name → Debian's version; lists must be fresh. NodeError names what is offered instead.
+
+    With the packages that these depend on in one exact version: apt would try their newest ones
+    and find that nothing fits, whenever the version that is asked for is not the newest.
+    """
+    found = {w.name: w.among(debian.offered(host, w.name), "apt")[0] for w in wishes}
+    todo = list(found.items())
+    while todo:
+        known = debian.show(host, *todo.pop())
+        for group in known.depends.split(",") if known else ():
+            match = _EXACTLY.fullmatch(group.strip())
+            if match and match[1] not in found and match[2] in debian.offered(host, match[1]):
+                found[match[1]] = match[2]
+                todo.append((match[1], match[2]))
+    return found
 
 
 def install(host: Host, wishes: Sequence[Wish], memory: str, log: Log) -> None:
     """Install and hold; with what is installed already brought to the version that is asked for."""
     wanted = pins(host, wishes)
-    already = held(host)
+    words = [f"{name}={version}" for name, version in wanted.items()]
+    already, there = held(host), debian.installed(host)
     ours = set(recall(host, memory).get("held", []))
     options = ["install", "--no-install-recommends", "--no-remove"]
     options += ["--allow-downgrades", "--allow-change-held-packages"]
-    foreign = sorted((already - ours) & _changed(host, [*options, *wanted]))
+    changed = _changed(host, [*options, *words])
+    foreign = sorted((already - ours) & changed)
     if foreign:
         raise NodeError(
             f"{', '.join(foreign)}: held by somebody else, and would have to change",
             where="apt-mark",
             remedy=f"release it: apt-mark unhold {' '.join(foreign)}",
         )
-    hold = note(host, memory, wishes, debian.installed(host), already)
-    with log.step("packages", pins=wanted):
-        host.apt(*options, *wanted, timeout=3 * 3600)
+    names = {wish.name for wish in wishes}
+    along = changed - set(there) - names
+    manual = set(host.run(["apt-mark", "showmanual"], check=False).out.split())
+    hold = note(host, memory, wishes, there, already, along)
+    with log.step("packages", pins=words):
+        host.apt(*options, *words, timeout=3 * 3600)
+    # Named for their versions' sake only: apt must know that nobody asked for them.
+    automatic = sorted(set(wanted) - names - manual)
+    if automatic:
+        host.run(["apt-mark", "auto", *automatic])
     if hold:
         host.run(["apt-mark", "hold", *hold])
 
@@ -159,5 +193,17 @@ def release(host: Host, memory: str, keep: Optional[set[str]] = None) -> list[st
     gone = sorted((set(known.get("added", [])) - keep) & set(there))
     if gone:
         host.run(["dpkg", "--purge", *gone], timeout=900)
+    gone += _purge_along(host, set(known.get("along", [])))
     forget(host, memory, keep)
     return gone
+
+
+def _purge_along(host: Host, along: set[str]) -> list[str]:
+    """Purge what came along with our packages and what, as apt sees it, nothing needs any more."""
+    if not along:
+        return []
+    said = host.apt("--simulate", "autoremove").out
+    idle = sorted(along & {name.split(":")[0] for name in _REMOVED.findall(said)})
+    if idle:
+        host.run(["dpkg", "--purge", *idle], timeout=900)
+    return idle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -26,10 +27,14 @@ class Choice:
         """Whether no driver is wanted at all (gpu-driver-provider=NONE)."""
         return self._asked.source == "none"
 
-    @property
-    def words(self) -> str:
+    def words(self, host: Host) -> str:
         """The version that is wanted, in words where only apt can say."""
-        return self._asked.driver or f"that of {debian.SOURCE_PACKAGE}"
+        return self._asked.driver or f"that of {self.package(host)}"
+
+    def package(self, host: Host) -> str:
+        """The package with the modules' source; empty for a file of NVIDIA's."""
+        made = self.decide(host)
+        return debian.SOURCE_PACKAGES.get(made.source, {}).get(made.flavour, "")
 
     def decide(self, host: Host, driver: Optional[str] = None) -> Decision:
         """The decision here; with the distribution's ``driver`` once that is known.
@@ -45,6 +50,7 @@ class Choice:
             kernel=kernels.boot_kernel(host, self._config),
             machine=platform.machine(),
             present=[] if self._config.image_build else gpus.present(host),
+            image=_dataproc_image(host),
         )
 
     def _upstream(self, host: Host) -> Optional[upstream.Upstream]:
@@ -63,9 +69,8 @@ class Choice:
             refusals += upstream.refuse(found)
             refusals += gpudecide.unaccepted(self._asked, {"nvidia-driver": found.version})
         elif made.source != "distribution":
-            reason = f"modules are not built from {made.source}"
-            remedy = "set airlock-driver-source to distribution, runfile or open-source"
-            refusals.append(Refusal("driver.source", reason, remedy))
+            whose = {"nvidia-driver": made.driver or f"of {self.package(host)}"}
+            refusals += gpudecide.unaccepted(self._asked, whose)
         return refusals
 
     def notes(self, host: Host) -> list[str]:
@@ -85,20 +90,27 @@ class Choice:
         found = self._upstream(host)
         if found is not None:
             return {"source": found.kind, "pin": found.sha256, "flavour": found.flavour}
-        return {"driver": self._asked.driver} if self._asked.driver else {}
+        # Debian's own open modules are what is meant where nothing is said.
+        usual = debian.SOURCE_PACKAGES["distribution"]["open"]
+        package = self.package(host)
+        other = {"package": package} if package != usual else {}
+        return {**other, **({"driver": self._asked.driver} if self._asked.driver else {})}
 
     def fits(self, host: Host, record: Mapping[str, Any]) -> bool:
         """Whether what an installation noted is what is wanted now."""
+        noted, wishes = record.get("wishes") or {}, self.wishes(host)
         if self._upstream(host) is not None:
-            return bool(record.get("wishes") == self.wishes(host))
-        return self._asked.driver in (None, record.get("driver"))
+            return bool(noted == wishes)
+        same = all(noted.get(key) == wishes.get(key) for key in ("source", "package"))
+        return same and self._asked.driver in (None, record.get("driver"))
 
     def source(self, host: Host) -> debian.Package:
         """The driver's source; NodeError when it does not go with the GPUs or the CUDA here."""
         found = self._upstream(host)
         if found is not None:
             return found.package()
-        package = debian.driver_source(host, self._asked.driver)
+        made = self.decide(host)
+        package = debian.driver_source(host, made.source, made.flavour, self._asked.driver)
         for refusal in self.decide(host, debian.upstream_version(package.version)).refusals:
             raise NodeError(refusal.reason, where="driver", remedy=refusal.remedy)
         return package
@@ -108,7 +120,12 @@ class Choice:
         found = self._upstream(host)
         if found is not None:
             return upstream.fetch(host, found, self._config, into)
-        archive = debian.fetch_source(host, source, f"{into}/download")
-        build.unpack(host, archive, f"{into}/source")
-        build.clear(host, f"{into}/download")
-        return build.source_tree(host, f"{into}/source")
+        return build.source_tree(host, debian.fetch_source(host, source, f"{into}/download"))
+
+
+def _dataproc_image(host: Host) -> Optional[str]:
+    """The version of the Dataproc image, as its builder left it for logins; None elsewhere."""
+    found = re.search(
+        r'(?m)^DATAPROC_IMAGE_VERSION="?([\d.]+)', host.read("/etc/environment") or ""
+    )
+    return found[1] if found else None

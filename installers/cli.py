@@ -106,11 +106,22 @@ def _verb(options: argparse.Namespace) -> int:
         problem = {"what": error.what, "where": error.where, "remedy": error.remedy}
         print(json.dumps({"installers": [], "error": problem, "exit": int(error.exit)}))
         return int(error.exit)
+    warned = _warned(summary, config) if options.verb == "apply" else Exit.PASS
+    shown = Exit.PASS if warned else summary.exit
     if options.json:
-        print(json.dumps(summary.as_json(host)))
+        answer = {**summary.as_json(host), "warned": int(warned), "exit": int(shown)}
+        print(json.dumps(answer))
     else:
         print(_text(options.verb, summary, host))
-    return int(summary.exit)
+    if warned:
+        _say(f"warning: this would end with {int(warned)}, and airlock-policy=warn makes it 0")
+    return int(shown)
+
+
+def _warned(summary: Summary, config: Config) -> Exit:
+    """What the policy turns into a warning: the node's fault or the network's, never a key's."""
+    told = summary.exit in (Exit.FAIL, Exit.UNKNOWN)
+    return summary.exit if config.warn_only and told else Exit.PASS
 
 
 def _config(host: Host, options: argparse.Namespace) -> Config:

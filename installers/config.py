@@ -75,7 +75,8 @@ class Config:
     its modulus as ``openssl rsa -modulus`` prints it; ``unsigned_modules``: install without a
     signature where there is no signer;
     ``boot_kernel``: release the image will boot (None: the newest in /lib/modules);
-    ``secure_boot``: one of SECURE_BOOT; ``apt_https``: make apt's http sources https; ``source``:
+    ``secure_boot``: one of SECURE_BOOT; ``apt_https``: make apt's http sources https;
+    ``warn_only``: an apply that fails says so and ends with 0; ``source``:
     where the metadata came from;
     ``raw``: every attribute as it was (may hold secrets: never printed).
     """
@@ -91,6 +92,7 @@ class Config:
     boot_kernel: Optional[str] = None
     secure_boot: str = "off"
     apt_https: bool = False
+    warn_only: bool = False
     universe_domain: str = "googleapis.com"
     source: str = METADATA_SERVER
     raw: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -131,6 +133,7 @@ def from_attributes(attributes: Mapping[str, str], source: str = METADATA_SERVER
         boot_kernel=_text(attributes, "airlock-boot-kernel"),
         secure_boot=secure_boot,
         apt_https=_flag(attributes, "airlock-apt-https"),
+        warn_only=_warn_only(attributes),
         universe_domain=_text(attributes, "universe-domain") or "googleapis.com",
         source=source,
         raw=dict(attributes),
@@ -174,6 +177,20 @@ def _node_key(attributes: Mapping[str, str]) -> Optional[NodeKey]:
             remedy="latest and its like would change the key unseen: give a number",
         )
     return NodeKey(project or "", private, public or "", version)
+
+
+def _warn_only(attributes: Mapping[str, str]) -> bool:
+    """``airlock-policy``: fail, or warn on a node; an image that is not right is not to be kept."""
+    policy = _text(attributes, "airlock-policy") or "fail"
+    if policy not in ("fail", "warn"):
+        raise ConfigError(f"{policy!r} is not one of fail, warn", where="airlock-policy")
+    if policy == "warn" and _text(attributes, "invocation-type") == IMAGE_BUILD:
+        raise ConfigError(
+            "an image build does not only warn",
+            where="airlock-policy",
+            remedy="leave it out while the image is built, and set it on the nodes",
+        )
+    return policy == "warn"
 
 
 def _digest(attributes: Mapping[str, str], key: str, digits: int) -> Optional[str]:

@@ -7,12 +7,19 @@ nothing was asked. A version that is not offered is refused; no other one is tak
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Optional, Protocol
 
-from installers import aptpackages, dnfpackages, gpudecide, gpus, kernels, retired
+from installers import (
+    aptpackages,
+    dnfpackages,
+    fabric,
+    gpudecide,
+    kernels,
+    retired,
+    runtimes,
+)
 from installers.aptpackages import Wish
 from installers.choice import Choice
 from installers.config import Config
@@ -24,18 +31,13 @@ from installers.journal import Log
 
 MEMORY = "cuda-packages"
 USER_SPACE = "airlock-driver-user-space"
-#: Debian's, which bring the libraries that they need.
-_USER_SPACE_PACKAGES = ("nvidia-smi", "libcuda1")
+#: By the driver's source; both bring the libraries that they need.
+_USER_SPACE_PACKAGES = {
+    "distribution": ("nvidia-smi", "libcuda1"),
+    "nvidia-repository": ("nvidia-driver-cuda", "libcuda1"),
+}
 _NCCL = {"apt": ("libnccl2", "libnccl-dev"), "dnf": ("libnccl", "libnccl-devel")}
 _OF_THE_MODULES = "that of the kernel modules"
-RUNTIMES = ("docker", "containerd", "crio")
-#: What nvidia-ctk writes, read back by us: the file, and the words that must be in it.
-_CONFIGURED = {
-    "docker": ("/etc/docker/daemon.json", "nvidia-container-runtime"),
-    "containerd": ("/etc/containerd/config.toml", "nvidia-container-runtime"),
-    "crio": ("/etc/crio/crio.conf.d/99-nvidia.toml", "nvidia-container-runtime"),
-}
-_TOOLKIT = "nvidia-container-toolkit"
 # Bytes per component, rounded up from NVIDIA's packages: what is fetched, and what /usr takes.
 _SIZES = {
     "toolkit": (3500 << 20, 8000 << 20),
@@ -80,11 +82,8 @@ class Cuda(Installer):
         if asked not in ("true", "false"):
             raise ConfigError("is neither true nor false", where=USER_SPACE)
         self._user_space = asked == "true"
-        self._runtime = (raw.get("container-runtime") or "").strip().lower()
-        if self._runtime and self._runtime not in RUNTIMES:
-            raise ConfigError(
-                f"{self._runtime!r} is not one of {', '.join(RUNTIMES)}", where="container-runtime"
-            )
+        self._runtime = runtimes.parse(raw.get(runtimes.KEY))
+        self._fabric = fabric.parse(raw.get(fabric.KEY))
 
     def _decision(self, host: Host) -> Decision:
         return self._choice.decide(host)
@@ -108,14 +107,21 @@ class Cuda(Installer):
                 names = _NCCL["dnf" if _manager(host) is dnfpackages else "apt"]
                 variant = f"cuda{minor}"
                 found["nccl"] = [Wish(n, made.nccl, variant, "nccl-version") for n in names]
-        if self._user_space and made.source == "distribution":
-            version = self._modules_version(host) or _OF_THE_MODULES
-            found["user-space"] = [Wish(n, version, key=USER_SPACE) for n in _USER_SPACE_PACKAGES]
-        if made.driver and gpus.switches(host) and not self.config.image_build:
-            # The fabric manager must be of the driver's very version, or it refuses to start.
-            package = f"nvidia-fabricmanager-{made.branch}"
-            found["fabricmanager"] = [Wish(package, made.driver, key="gpu-driver-version")]
+        version = made.driver or self._modules_version(host) or _OF_THE_MODULES
+        if self._user_space and made.source in _USER_SPACE_PACKAGES:
+            installed = self._modules_version(host) or _OF_THE_MODULES
+            names = _USER_SPACE_PACKAGES[made.source]
+            found["user-space"] = [Wish(n, installed, key=USER_SPACE) for n in names]
+        if self._wants_fabric_manager(host):
+            # It must be of the driver's very version, or it refuses to start.
+            found["fabricmanager"] = [Wish(fabric.package(version), version, key=fabric.KEY)]
         return found
+
+    def _wants_fabric_manager(self, host: Host) -> bool:
+        if self._choice.nothing:
+            return False
+        builder = self.config.image_build
+        return fabric.is_wanted(host, self._fabric, image_build=builder)
 
     def _modules_version(self, host: Host) -> Optional[str]:
         """The driver whose kernel modules are installed; the user space must be of that version."""
@@ -160,8 +166,10 @@ class Cuda(Installer):
         for name in _manager(host).ours(host, MEMORY):
             if name not in {wish.name for wish in wanted}:
                 state[f"package {name}"] = "ours, and no longer wanted"
-        if self._runtime and _configured(host, self._runtime):
+        if self._runtime and runtimes.is_configured(host, self._runtime):
             state[f"runtime {self._runtime}"] = "configured"
+        if self._wants_fabric_manager(host):
+            state[fabric.SETTING] = fabric.state(host)
         return state
 
     def desired(self, host: Host) -> dict[str, Any]:
@@ -169,6 +177,8 @@ class Cuda(Installer):
         state = {f"package {wish.name}": wish.version for wish in self._packages(host)}
         if self._runtime:
             state[f"runtime {self._runtime}"] = "configured"
+        if self._wants_fabric_manager(host):
+            state[fabric.SETTING] = fabric.ENABLED
         return state
 
     def contract(self, host: Host) -> Contract:
@@ -193,20 +203,18 @@ class Cuda(Installer):
             )
         keep = {wish.name for wish in wanted}
         manager = _manager(host)
-        manager.release(host, MEMORY, keep)
+        self._release(host, manager, keep)
         if wanted or self._runtime:
             with manager.fresh(host, log):
                 if wanted:
                     manager.install(host, wanted, MEMORY, log)
                 if self._runtime and host.find_program("nvidia-ctk") is None:
                     with log.step("container-toolkit"):
-                        manager.plain(host, _TOOLKIT)
+                        manager.plain(host, runtimes.TOOLKIT)
         if self._runtime:
-            with log.step("container-runtime", runtime=self._runtime):
-                configure = ["nvidia-ctk", "runtime", "configure", f"--runtime={self._runtime}"]
-                host.run(configure, timeout=300)
-                if host.is_running_system:
-                    host.run(["systemctl", "try-restart", self._runtime], timeout=300)
+            runtimes.configure(host, self._runtime, log)
+        if self._wants_fabric_manager(host):
+            fabric.enable(host, log)
 
     def verify(self, host: Host) -> list[Problem]:
         """Holds, and what nvcc itself says."""
@@ -223,11 +231,16 @@ class Cuda(Installer):
             said = host.run([nvcc, "--version"], check=False).out if host.exists(nvcc) else ""
             if f"release {minor}," not in said:
                 problems.append(Problem(f"{nvcc} does not say release {minor}", "apply again"))
-        return problems
+        return problems + (runtimes.verify(host, self._runtime) if self._runtime else [])
 
     def remove(self, host: Host) -> None:
         """Release the holds and purge what this installer added."""
-        _manager(host).release(host, MEMORY)
+        self._release(host, _manager(host))
+
+    def _release(self, host: Host, manager: Manager, keep: Optional[set[str]] = None) -> None:
+        gone = manager.release(host, MEMORY, keep)
+        if any(name.startswith(fabric.PACKAGE) for name in gone):
+            fabric.disable(host)
 
     def provenance(self, host: Host) -> dict[str, Any]:
         """The decision, for reports."""
@@ -253,14 +266,3 @@ def _memory(host: Host) -> Optional[int]:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) << 10
     return None
-
-
-def _configured(host: Host, runtime: str) -> bool:
-    path, word = _CONFIGURED[runtime]
-    text = host.read(path) or ""
-    if path.endswith(".json") and text:
-        try:
-            return word in json.dumps(json.loads(text).get("runtimes", {}))
-        except (ValueError, AttributeError):
-            raise NodeError("is not JSON", where=path, remedy="mend or remove it") from None
-    return word in text

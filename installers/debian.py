@@ -19,7 +19,15 @@ from installers.errors import CommandError, NodeError
 from installers.host import APT_CONF, Host
 from installers.journal import Log, recall, remember
 
-SOURCE_PACKAGE = "nvidia-open-kernel-source"
+#: Where a driver comes from and the flavour of its modules -> the package with their source.
+SOURCE_PACKAGES = {
+    "distribution": {"open": "nvidia-open-kernel-source", "proprietary": "nvidia-kernel-source"},
+    "nvidia-repository": {"open": "nvidia-kernel-open-dkms", "proprietary": "nvidia-kernel-dkms"},
+}
+_HOW_TO_HAVE = {
+    "distribution": "add the components contrib and non-free to apt's sources",
+    "nvidia-repository": "set airlock-repositories=cuda, which brings NVIDIA's repository",
+}
 LISTS = "/var/lib/apt/lists"
 AUTO_MARKS = "/var/lib/apt/extended_states"
 LISTS_MEMORY = "driver-lists"
@@ -140,30 +148,28 @@ def upstream_version(version: str) -> str:
     return re.sub(r"^\d+:|-[^-]*$", "", version)
 
 
-def driver_source(host: Host, driver: Optional[str] = None) -> Package:
-    """The source package, in the candidate's version or in that of ``driver``; NodeError if none.
+def driver_source(host: Host, kind: str, flavour: str, driver: Optional[str] = None) -> Package:
+    """The package with the source: the candidate, or in the version of ``driver``. Else NodeError.
 
-    A version that was asked for is never replaced by another one.
+    ``kind`` and ``flavour`` of SOURCE_PACKAGES. A version that was asked for is never replaced by
+    another one.
     """
-    chosen = ""
+    name, chosen = SOURCE_PACKAGES[kind][flavour], ""
     if driver is not None:
-        have = offered(host, SOURCE_PACKAGE)
+        have = offered(host, name)
         fitting = [version for version in have if upstream_version(version) == driver]
         if have and not fitting:
             names = ", ".join(dict.fromkeys(upstream_version(version) for version in have))
+            whose = "the distribution" if kind == "distribution" else "NVIDIA's repository"
             raise NodeError(
-                f"the distribution has no driver {driver}, only {names}",
+                f"{whose} has no driver {driver}, only {names}",
                 where="gpu-driver-version",
                 remedy="ask for one of these, or set airlock-driver-source",
             )
         chosen = fitting[0] if fitting else ""
-    source = show(host, SOURCE_PACKAGE, chosen)
+    source = show(host, name, chosen)
     if source is None:
-        raise NodeError(
-            f"apt knows no package {SOURCE_PACKAGE}",
-            where="driver",
-            remedy="add the components contrib and non-free to apt's sources",
-        )
+        raise NodeError(f"apt knows no package {name}", where="driver", remedy=_HOW_TO_HAVE[kind])
     return source
 
 
@@ -294,9 +300,10 @@ def restore(host: Host) -> list[str]:
 
 
 def fetch_source(host: Host, source: Package, into: str) -> str:
-    """Download and unpack the source package without installing it; returns its archive's path.
+    """Download and unpack the source package without installing it; the directory of its source.
 
     Installed, it would bring debhelper and fifty packages with it that no build of ours needs.
+    Debian's hold an archive, NVIDIA's the files themselves.
     """
     host.path(into).mkdir(parents=True, exist_ok=True)
     config = [f"-c={APT_CONF}"] if host.exists(APT_CONF) else []
@@ -312,10 +319,12 @@ def fetch_source(host: Host, source: Package, into: str) -> str:
         raise NodeError("is not what apt's signed index promises", where=found[0])
     host.run(["dpkg-deb", "-x", found[0], f"{into}/package"])
     host.remove(found[0])
-    tar = sorted(host.path(f"{into}/package/usr/src").glob("*.tar.*"))
-    if not tar:
-        raise NodeError(f"{source.name} holds no source archive", where=into)
-    return f"{into}/package/usr/src/{tar[0].name}"
+    place = f"{into}/package/usr/src"
+    for archive_path in host.glob(place, "*.tar.*")[:1]:
+        build.unpack(host, archive_path, f"{into}/source")
+        host.remove(f"{into}/package")
+        return f"{into}/source"
+    return place
 
 
 def identities(resolved: Resolved) -> dict[str, Any]:

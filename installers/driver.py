@@ -104,7 +104,7 @@ class Driver(Installer):
             Refusal(
                 "driver.apt-components",
                 f"apt's sources lack the component(s) {' and '.join(missing)}, "
-                f"which {debian.SOURCE_PACKAGE} needs",
+                f"which {self._choice.package(host)} needs",
                 "add 'contrib non-free non-free-firmware' to the sources in /etc/apt",
             )
         ]
@@ -145,7 +145,7 @@ class Driver(Installer):
         modules = record["modules"] if fits else {f"{m}.ko": {} for m in _MODULES}
         state = {
             "kernel": kernel,
-            "version": record["driver"] if fits else self._choice.words,
+            "version": record["driver"] if fits else self._choice.words(host),
             "blacklist": _lines(_BLACKLIST_TEXT),
             "new-kernel": "ours",
         }

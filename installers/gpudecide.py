@@ -1,9 +1,10 @@
 """Which driver, which modules, which CUDA: one decision that says why, before anything is fetched.
 
-Precedence, the same everywhere: CUDA is ``cuda-version``, else the version in ``cuda-url``, else
-the image's default. The driver is ``gpu-driver-version``, else the version in ``gpu-driver-url``,
-else the one that ``cuda-url`` carries, else the table's for that CUDA. What is asked for is taken
-or refused, never replaced; only a default gives way to what the GPU can do.
+Precedence, the same everywhere: CUDA is ``cuda-version`` (``default``: the table's for this
+Dataproc image), else the version in ``cuda-url``, else none. The driver is ``gpu-driver-version``,
+else the version in ``gpu-driver-url``, else the one that ``cuda-url`` carries, else the table's for
+that CUDA. What is asked for is taken or refused, never replaced; only a default gives way to what
+the GPU can do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from installers.engine import Refusal
 from installers.errors import ConfigError
 from installers.gpus import Architecture
 
+#: The value of cuda-version that takes the table's for the Dataproc image.
+DEFAULT = "default"
 FLAVOURS = ("auto", "open", "proprietary")
 #: Where a driver may come from.
 SOURCES = ("distribution", "nvidia-repository", "runfile", "open-source")
@@ -40,7 +43,6 @@ class Asked:
     cudnn: Optional[str] = None
     nccl: Optional[str] = None
     gpus: tuple[int, ...] = ()
-    image: Optional[str] = None
     licences: frozenset[str] = frozenset()
     why: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,10 +67,12 @@ class Decision:
         self.refusals.append(Refusal(f"gpu.{code}", reason, remedy))
 
 
-def read(attributes: Mapping[str, str], image: Optional[str] = None) -> Asked:
+def read(attributes: Mapping[str, str]) -> Asked:
     """The metadata's keys. Raises ConfigError for a value that has no meaning."""
     why: dict[str, str] = {}
-    cuda = _version(attributes, "cuda-version", _CUDA)
+    cuda = _text(attributes, "cuda-version")
+    if cuda != DEFAULT:
+        cuda = _version(attributes, "cuda-version", _CUDA)
     driver = _version(attributes, "gpu-driver-version", _VERSION)
     cuda_url, driver_url = (_text(attributes, key) for key in ("cuda-url", "gpu-driver-url"))
     inside = _IN_CUDA_URL.search(cuda_url or "")
@@ -115,7 +119,6 @@ def read(attributes: Mapping[str, str], image: Optional[str] = None) -> Asked:
         cudnn=_version(attributes, "cudnn-version", re.compile(r"\d+(\.\d+){1,3}")),
         nccl=_version(attributes, "nccl-version", re.compile(r"\d+(\.\d+){1,2}")),
         gpus=tuple(gpus.parse(attributes.get("airlock-gpu", ""), "airlock-gpu")),
-        image=image,
         licences=licences - {""},
         why=why,
     )
@@ -161,6 +164,7 @@ def decide(
     kernel: Optional[str],
     machine: str = "x86_64",
     present: Sequence[int] = (),
+    image: Optional[str] = None,
 ) -> Decision:
     """What to install on this system with these GPUs (PCI device ids), and why; or why not."""
     table, made = gpus.table(), Decision(source=asked.source or "distribution")
@@ -172,7 +176,7 @@ def decide(
         )
         return made
     cards = _cards(made, asked.gpus or tuple(present))
-    made.cuda = _cuda(made, asked, cards, table)
+    made.cuda = _cuda(made, asked, cards, table, image)
     made.driver = _driver(made, asked, cards, table)
     made.branch = made.driver.split(".")[0] if made.driver else None
     made.flavour = _flavour(made, asked, cards, table)
@@ -198,13 +202,21 @@ def _cards(made: Decision, devices: Sequence[int]) -> list[tuple[int, Architectu
 
 
 def _cuda(
-    made: Decision, asked: Asked, cards: list[tuple[int, Architecture]], table: dict[str, Any]
+    made: Decision,
+    asked: Asked,
+    cards: list[tuple[int, Architecture]],
+    table: dict[str, Any],
+    image: Optional[str],
 ) -> Optional[str]:
     """The full CUDA version, or None where none is wanted."""
     rows = table["cuda"]
     if asked.cuda is None:
-        default = table["images"].get(asked.image or "")
+        return None
+    if asked.cuda == DEFAULT:
+        default = table["images"].get(".".join((image or "").split(".")[:2]))
         if default is None:
+            what = f"Dataproc image {image} is in no row" if image else "this is no Dataproc image"
+            made.refuse("image", f"cuda-version=default: {what}", "write a version, as 12.6")
             return None
         fitting = [
             row["newest"]
@@ -213,7 +225,7 @@ def _cuda(
             and all(within(row["newest"], list(kind.cuda)) for _, kind in cards)
         ]
         chosen = max(fitting, key=numbers, default=default)
-        made.reasons.append(f"CUDA {chosen}: the default of image {asked.image} is {default}")
+        made.reasons.append(f"CUDA {chosen}: the default of image {image} is {default}")
         return str(chosen)
     minor = ".".join(asked.cuda.split(".")[:2])
     if minor not in rows:
@@ -385,10 +397,3 @@ def unaccepted(asked: Asked, wanted: Mapping[str, Optional[str]]) -> list[Refusa
         for name, version in wanted.items()
         if version and name not in asked.licences
     ]
-
-
-def gencode(cuda: str) -> list[str]:
-    """nvcc's -gencode arguments for building NCCL with this CUDA."""
-    rows = gpus.table()["nccl_gencode"]
-    names = [sm for row in rows if within(cuda, row["cuda"]) for sm in row["sm"]]
-    return [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in names]

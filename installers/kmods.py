@@ -123,6 +123,6 @@ def _question(host: Host, kernel: str, asked: Optional[Mapping[str, str]] = None
     return {
         "system": [system.get("ID", ""), system.get("VERSION_ID", "")],
         "kernel": kernel,
-        "package": debian.SOURCE_PACKAGE,
+        "package": debian.SOURCE_PACKAGES["distribution"]["open"],
         **(asked or {}),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from installers.compat import numbers
+from installers.compat import numbers, within
 from installers.gpus import table
 
 DOWNLOAD = "https://us.download.nvidia.com"
@@ -47,3 +47,10 @@ def nccl(version: str) -> str:
 def open_modules(version: str) -> str:
     """The source of the open kernel modules."""
     return f"{GITHUB}/open-gpu-kernel-modules/archive/refs/tags/{version}.tar.gz"
+
+
+def gencode(cuda: str) -> list[str]:
+    """nvcc's -gencode arguments for whoever builds NCCL's source with this CUDA."""
+    rows = table()["nccl_gencode"]
+    names = [sm for row in rows if within(cuda, row["cuda"]) for sm in row["sm"]]
+    return [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in names]

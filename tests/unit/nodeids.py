@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 
@@ -12,9 +13,14 @@ def exists(folder: Path, node_id: str) -> bool:
     path = folder / file
     if not path.is_file() or not path.name.startswith("test_"):
         return False
-    names = {
+    names = _tests(path)
+    return name in names if name else bool(names)
+
+
+@functools.cache
+def _tests(path: Path) -> frozenset[str]:
+    return frozenset(
         node.name
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
-    return name in names if name else bool(names)
+    )

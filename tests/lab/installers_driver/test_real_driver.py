@@ -174,6 +174,30 @@ def test_a_tampered_module_is_replaced_from_the_cache(image: Image) -> None:
     assert module.read_bytes() == good
 
 
+def test_an_old_card_gets_proprietary_modules(image: Image) -> None:
+    """The distribution's own: the open ones load on a V100 and drive nothing."""
+    file = image.root / "run/airlock/m.json"
+    text = file.read_text()
+    attributes = json.loads(text)["instance"]["attributes"] | {"airlock-gpu": "v100"}
+    file.write_text(json.dumps({"instance": {"attributes": attributes}}))
+    packages = image.packages
+    try:
+        answer = image.airlock("apply")["installers"][0]
+    finally:
+        file.write_text(text)
+    assert (answer["outcome"], answer["problems"]) == ("ok", []), answer
+    assert answer["provenance"]["source"]["name"] == "nvidia-kernel-source"
+    assert image.packages == packages
+    module = f"/lib/modules/{image.kernel}/updates/airlock/nvidia.ko"
+    assert image.run("modinfo", "-F", "license", module).stdout.strip() == "NVIDIA"
+    signer = image.run("modinfo", "-F", "signer", module).stdout.strip()
+    assert signer == image.signer.authority.module.common_name
+    # Without that card, the open ones come back.
+    again = image.airlock("apply")["installers"][0]
+    assert again["provenance"]["source"]["name"] == "nvidia-open-kernel-source"
+    assert image.run("modinfo", "-F", "license", module).stdout.strip() == "Dual MIT/GPL"
+
+
 def test_headers_that_the_archive_does_not_have(image: Image) -> None:
     other = image.root / "lib/modules/99.1.0-1-cloud-amd64"
     other.mkdir()

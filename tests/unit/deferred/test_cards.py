@@ -15,7 +15,7 @@ from tests.unit.deferred.test_node import NM, amounts, site
 from tests.unit.deferred.tree import A100, L4, WORKER
 
 
-def test_mig_on_every_card(tmp_path: Path) -> None:
+def test_B41_mig_on_every_card(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [A100, A100])
     asked = {**WORKER, "ENABLE_MIG": "1", "MIG_CGI": "9,9"}
     assert tree.run(host, attributes=asked).exit == Exit.PASS
@@ -46,7 +46,7 @@ def test_compute_mode(tmp_path: Path) -> None:
     assert tree.run(host, attributes=asked).installers[0].outcome == "unchanged"
 
 
-def test_discovery_never_answers_with_no_gpu(tmp_path: Path) -> None:
+def test_B43_discovery_asks_each_time_and_never_answers_with_no_gpu(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
     tree.run(host)
     assert json.loads(host.run([spark.SCRIPT]).out) == {"name": "gpu", "addresses": ["0"]}

@@ -160,7 +160,7 @@ def test_an_amount_that_spark_refuses_is_named(tmp_path: Path) -> None:
     assert "amount is 'two', not a whole number" in summary.installers[0].problems[0].what
 
 
-def test_an_image_holds_the_unit_and_nothing_of_a_node(tmp_path: Path) -> None:
+def test_B40_an_image_holds_the_unit_and_nothing_of_a_node(tmp_path: Path) -> None:
     build = {**WORKER, "invocation-type": "custom-images"}
     host = tree.make(tmp_path, [L4])
     before = tree.contents(tmp_path)
@@ -228,7 +228,7 @@ def test_what_todays_scripts_left_is_taken_over(tmp_path: Path) -> None:
     assert {p: host.read(p) for p in lefts} == theirs
 
 
-def test_cgroup_v2_gets_a_hierarchy_of_its_own(tmp_path: Path) -> None:
+def test_B42_cgroup_v2_gets_a_hierarchy_of_its_own(tmp_path: Path) -> None:
     host = tree.make(tmp_path, [L4])
     shutil.rmtree(tmp_path / "sys/fs/cgroup/devices")
     (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text("cpu memory\n")
@@ -275,7 +275,7 @@ def test_retired_keys_name_their_successors(tmp_path: Path) -> None:
     assert len([note for note in notes if " is retired " in note]) == len(retired.DEFERRED)
 
 
-def test_the_boot_verb_leaves_a_result(
+def test_B38_the_boot_verb_leaves_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It configures whatever invocation-type says, and tries until its time is over."""

@@ -131,7 +131,7 @@ WANTED = {
 }
 
 
-def test_sections() -> None:
+def test_B39_sections() -> None:
     new = sections.write(CFG, WANTED, "x")
     assert new.count("[gpu]") == new.count("[cgroups]") == 1
     found = sections.read(new)

@@ -142,7 +142,7 @@ def _apply(tmp_path: Path, lock: Lock, config: Config) -> tuple[int, list[str], 
     return int(summary.exit), said, "\n".join(lines)
 
 
-def test_restored_without_network_at_another_prefix(
+def test_B36_B37_restored_without_network_at_another_prefix(
     tmp_path: Path, lock: Lock, store: Path, channel: Channel
 ) -> None:
     before = len(channel.requests)
@@ -190,7 +190,7 @@ def test_damage_is_found_and_repaired_in_place(tmp_path: Path, lock: Lock, store
     assert (prefix / "share/cuda").read_bytes() == b"12.6\n"
 
 
-def test_a_broken_import_is_a_problem(tmp_path: Path, lock: Lock, store: Path) -> None:
+def test_B34_a_broken_import_is_a_problem(tmp_path: Path, lock: Lock, store: Path) -> None:
     changed = json.loads(lock.text())
     changed["imports"].append("nothing_of_this_name")
     broken = envfiles.lock_of(json.dumps(changed), "broken")
@@ -290,7 +290,7 @@ def test_the_command(tmp_path: Path, channel: Channel, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("name", envfiles.SHIPPED)
-def test_shipped_specifications_fit_the_compatibility_table(name: str) -> None:
+def test_B35_shipped_specifications_fit_the_compatibility_table(name: str) -> None:
     spec = envfiles.shipped(name)
     assert spec.name == name
     assert "ipykernel" in spec.packages

@@ -27,6 +27,10 @@ READERS = {
     "trust": "trust",
     "keyrings": "keyrings",
     "cache": "driver",
+    "driver and cuda": "cuda",
+    "signing": "driver",
+    "environments": "environments",
+    "deferred": "deferred",
 }
 # Whose texts are listed whole.
 MODULES = (

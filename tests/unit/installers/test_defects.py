@@ -12,6 +12,7 @@ import re
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -212,6 +213,38 @@ def test_B47_what_happened_can_be_read_by_a_machine(
     assert cli.main(argv) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["exit"], answer["installers"][0]["outcome"]) == (0, "ok")
+
+
+def test_a_policy_to_warn_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P26: what fails is said and kept as failed, and the process ends with 0, on nodes alone."""
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+
+    def ends(verb: str, **attributes: str) -> tuple[int, dict[str, Any], str]:
+        given = {key.replace("_", "-"): value for key, value in attributes.items()}
+        (tmp_path / "m.json").write_text(json.dumps({"instance": {"attributes": given}}))
+        argv = [verb, "--only=trust", f"--root={root}", f"--metadata={tmp_path}/m.json", "--json"]
+        code = cli.main(argv)
+        out, err = capsys.readouterr()
+        return code, json.loads(out), err
+
+    absent = {"http_proxy_pem_uri": "file:///absent.pem"}
+    dead = {"http_proxy_pem_uri": f"https://127.0.0.1:9/ca.pem#sha256={'0' * 64}"}
+    for uri, told, outcome in ((absent, 1, "refused"), (dead, 3, "failed")):
+        code, answer, err = ends("apply", **uri)
+        assert (code, answer["exit"], answer["warned"], err) == (told, told, 0, "")
+        code, answer, err = ends("apply", **uri, airlock_policy="warn")
+        assert (code, answer["exit"], answer["warned"]) == (0, 0, told)
+        assert f"would end with {told}" in err
+        assert answer["installers"][0]["outcome"] == outcome
+    state = json.loads((root / "var/lib/airlock/state.json").read_text())
+    assert state["installers"]["trust"]["outcome"] == "failed"
+    # Whoever asks how the node is gets the truth, and a wrong key is nobody's warning.
+    assert ends("verify", **absent, airlock_policy="warn")[0] == 1
+    assert ends("apply", http_proxy_pem_uri="/x", airlock_policy="warn")[0] == 2
+    assert ends("apply", airlock_policy="silent")[0] == 2
+    assert ends("apply", airlock_policy="warn", invocation_type="custom-images")[0] == 2
 
 
 def test_B48_no_secret_is_in_what_is_printed_or_kept(

@@ -107,3 +107,13 @@ def test_remove_takes_the_unit_back(root: Path) -> None:
 
 def test_plan_warns_of_passwords_on_the_images_own_disk(root: Path) -> None:
     assert any("tmpfs" in note for note in run(root, "plan").contract.notes)
+
+
+def test_B49_no_disk_is_filled_with_zeros(root: Path) -> None:
+    """Blocks that are free are the image maker's (fstrim, a sparse copy): nothing is written."""
+    before = {path for path in root.rglob("*") if path.is_file()}
+    assert run(root).exit == Exit.PASS
+    new = {path for path in root.rglob("*") if path.is_file()} - before
+    # The journal and the state, and the unit of the host keys.
+    assert sum(path.stat().st_size for path in new) < 64 << 10
+    assert run(root, "plan").contract.disk == {}

@@ -7,15 +7,17 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from installers import aptpackages, cuda, kernels
+from installers import aptpackages, kernels, runtimes
 from installers.config import Config
 from installers.cuda import Cuda
 from installers.engine import Engine, diff
-from installers.errors import ConfigError
+from installers.errors import ConfigError, NodeError
 from installers.host import Host
 
 pytestmark = [
@@ -33,7 +35,14 @@ PACKAGES = (
 ASKED = {"cuda-version": "12.4", "airlock-accept-licences": "cuda cudnn"}
 
 
-def _package(folder: Path, name: str, version: str, *, depends: str = "") -> str:
+def _package(
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    depends: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Build a package with the real dpkg-deb; its paragraph for the index."""
     tree = folder / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
@@ -46,6 +55,10 @@ def _package(folder: Path, name: str, version: str, *, depends: str = "") -> str
         nvcc.parent.mkdir(parents=True)
         nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.4, V12.4.131'\n")
         nvcc.chmod(0o755)
+    for path, text in files.items():
+        inside = tree / path.lstrip("/")
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        inside.write_text(text)
     file = folder / f"{name}_{version}_all.deb"
     subprocess.run(["dpkg-deb", "-Znone", "-b", tree, file], check=True, capture_output=True)
     shutil.rmtree(tree)
@@ -176,7 +189,7 @@ def test_somebody_elses_hold(host: Host) -> None:
         ({"cuda-version": "12.5"}, "cuda-toolkit-12-5 12.5.1: apt has no such package"),
     ],
 )
-def test_never_another_version(host: Host, attributes: dict[str, str], says: str) -> None:
+def test_B28_never_another_version(host: Host, attributes: dict[str, str], says: str) -> None:
     code, said = _apply(host, **{**ASKED, **attributes})
     assert code == 1
     assert says in said[0]
@@ -209,20 +222,21 @@ def test_disk_is_counted_per_path(host: Host) -> None:
 def test_runtimes(host: Host) -> None:
     with pytest.raises(ConfigError, match="container-runtime"):
         Cuda(Config(raw={"container-runtime": "podman"}))
-    for runtime, (path, word) in cuda._CONFIGURED.items():
+    word = "nvidia-container-runtime"
+    for runtime, path in [(name, path) for name, paths in runtimes.FILES.items() for path in paths]:
         one = Cuda(Config(raw={"container-runtime": runtime}))
         assert [c.key for c in diff(one.inspect(host), one.desired(host))] == [f"runtime {runtime}"]
-        text = f'{{"runtimes": {{"nvidia": {{"path": "{word}"}}}}}}'
-        host.write(path, text)
+        if path.endswith(".json"):
+            host.write(path, f'{{"runtimes": {{"nvidia": {{"path": "{word}"}}}}}}')
+        else:
+            host.write(path, f'# BinaryName = "{word}"\n')
+            assert diff(one.inspect(host), one.desired(host)) != []
+            host.write(path, f'BinaryName = "/usr/bin/{word}"\n')
         assert diff(one.inspect(host), one.desired(host)) == []
-
-
-def test_the_fabric_manager_is_of_the_drivers_version(host: Host) -> None:
-    host.write("/sys/bus/pci/devices/0000:00:05.0/vendor", "0x10de\n")
-    host.write("/sys/bus/pci/devices/0000:00:05.0/device", "0x22a3\n")
-    host.write("/sys/bus/pci/devices/0000:00:05.0/class", "0x068000\n")
-    one = Cuda(Config(raw={"gpu-driver-version": "550.142"}))
-    assert one.desired(host) == {"package nvidia-fabricmanager-550": "550.142"}
+        host.remove(path)
+    host.write("/etc/docker/daemon.json", "{")
+    with pytest.raises(NodeError, match="is not JSON"):
+        Cuda(Config(raw={"container-runtime": "docker"})).inspect(host)
 
 
 def test_the_user_space_is_of_the_modules_version(host: Host) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.pki import Authority, Identity
 from fixtures.signer import SignerServer
-from installers import audit, driver, kernels, modsig, newkernel, signed
+from installers import audit, driver, kernels, kmods, modsig, newkernel, signed
 from installers.asn1 import read_certificate
 from installers.config import Config, NodeKey
 from installers.driver import Driver
@@ -222,7 +222,36 @@ def test_a_signer_that_signs_with_another_key(ours: Identity, stranger: Identity
             signed.attach("nvidia.ko", body, cms, certificate)
 
 
-def test_unsigned_modules_only_where_they_were_asked_for(host: Host) -> None:
+def test_B29_B30_every_module_of_one_build_is_signed_by_whoever_signs(
+    host: Host, server: SignerServer, tmp_path: Path, stranger: Identity
+) -> None:
+    """What the cache keeps is unsigned and knows of no key: another signer needs no other build."""
+    names = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+    built = {
+        f"{name}.ko": material.module({"name": name, "vermagic": f"{KERNEL} SMP "})
+        for name in names
+    }
+    wanted = kmods.Wanted(KERNEL, "550.142", {"source": {"name": "x"}})
+    assert not {"certificate", "signer", "signed"} & set(wanted.inputs([]))
+    log = Journal(host).log("driver")
+    authority = cast(Authority, SimpleNamespace(module=stranger, stranger=stranger))
+    seen = set()
+    with SignerServer(authority, tmp_path / "sock") as other:
+        for one in (server, other):
+            ready, certificate = signed.Signing(Config(signer=str(one.path))).sign(
+                host, dict(built), KERNEL, log
+            )
+            assert certificate is not None
+            assert sorted(ready) == sorted(built)
+            for name, data in ready.items():
+                found = modsig.examine(data, [certificate])
+                assert (found.signatures, found.digest_ok) == (1, True)
+                assert modsig.split(data).body == built[name]
+            seen.add(certificate.sha256)
+    assert len(seen) == 2
+
+
+def test_B32_unsigned_modules_only_where_they_were_asked_for(host: Host) -> None:
     one = Driver(Config(unsigned_modules=True))
     assert one.refuse(host) == []
     assert any("stay unsigned" in note for note in one.contract(host).notes)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from installers import gpudecide, gpus, nvidiaurls
+from installers import gpudecide, gpus, gputable, nvidiaurls
+from installers.choice import Choice
 from installers.compat import numbers
+from installers.config import Config
 from installers.errors import ConfigError
 from installers.gpudecide import Decision
 from installers.host import Host
@@ -24,7 +26,10 @@ RUNFILE = {"airlock-driver-source": "runfile"}
 def _decide(*cards: int, image: str | None = None, **attributes: str) -> Decision:
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
     system: dict[str, Any] = {"os_id": "debian", "os_version": "12", "kernel": "6.1.0-56"}
-    return gpudecide.decide(gpudecide.read({**RUNFILE, **given}, image), present=cards, **system)
+    if image is not None:
+        given["cuda-version"] = "default"
+    asked = gpudecide.read({**RUNFILE, **given})
+    return gpudecide.decide(asked, present=cards, image=image, **system)
 
 
 def _codes(made: Decision) -> list[str]:
@@ -67,7 +72,7 @@ def test_ranges_do_not_overlap() -> None:
 @pytest.mark.parametrize(
     ("device", "flavour"), [(P4, "proprietary"), (V100, "proprietary"), (T4, "open"), (L4, "open")]
 )
-def test_flavour_by_number_and_not_by_text(device: int, flavour: str) -> None:
+def test_B24_flavour_by_number_and_not_by_text(device: int, flavour: str) -> None:
     """As text, an L4's 10168 sorts below Turing's 7680."""
     made = _decide(device, cuda_version="12.4")
     assert (made.flavour, _codes(made)) == (flavour, [])
@@ -81,7 +86,7 @@ def test_blackwell_takes_open_modules_and_a_new_driver() -> None:
     assert numbers(refused.driver or "") >= (570,)
 
 
-def test_pairs_that_cannot_be() -> None:
+def test_B27_pairs_that_cannot_be() -> None:
     """CUDA 13 with 550, as a public recipe pairs them."""
     made = _decide(T4, cuda_version="13.1.1", gpu_driver_version="550.142")
     assert _codes(made) == ["gpu.cuda-driver"]
@@ -91,14 +96,34 @@ def test_pairs_that_cannot_be() -> None:
 def test_old_cards_and_new_branches() -> None:
     assert _codes(_decide(P100, gpu_driver_version="590.48.01")) == ["gpu.card-driver"]
     assert _codes(_decide(V100, cuda_version="13.0")) == ["gpu.card-cuda"]
-    # Nothing was asked for: the image's default gives way to what the card can do.
+    # The image's default gives way to what the card can do.
     made = _decide(V100, image="2.3")
     assert (_codes(made), made.cuda) == ([], "12.6.3")
     assert numbers(made.driver or "")[0] <= 580
     assert _codes(_decide(T4, A100, image="2.2")) == []
 
 
-def test_two_and_three_parts() -> None:
+def test_the_default_of_an_image(tmp_path: Path) -> None:
+    for image, cuda in gpus.table()["images"].items():
+        system = "10" if image in ("1.5", "2.0") else "12"
+        asked = gpudecide.read({**RUNFILE, "cuda-version": "default"})
+        made = gpudecide.decide(
+            asked, os_id="debian", os_version=system, kernel=None, present=[T4], image=image
+        )
+        assert (made.cuda, _codes(made)) == (cuda, [])
+    assert _decide(T4).cuda is None
+    for image, says in (("9.9", "image 9.9 is in no row"), ("", "no Dataproc image")):
+        (refusal,) = _decide(T4, image=image).refusals
+        assert (refusal.code, says in refusal.reason) == ("gpu.image", True)
+    host = Host(tmp_path)
+    host.write("/etc/os-release", 'ID=debian\nVERSION_ID="12"\n')
+    one = Choice(Config(raw={**RUNFILE, "cuda-version": "default"}))
+    assert one.decide(host).cuda is None
+    host.write("/etc/environment", 'DATAPROC_IMAGE_VERSION="2.2.57-debian12"\n')
+    assert one.decide(host).cuda == "12.6.3"
+
+
+def test_B25_two_and_three_parts() -> None:
     for version in ("550.142", "550.54.15", "470.256.02", "565.77"):
         made = _decide(T4, gpu_driver_version=version)
         assert (made.driver, made.branch) == (version, version.split(".")[0])
@@ -142,10 +167,13 @@ def test_values_without_meaning(attributes: dict[str, str], says: str) -> None:
         gpudecide.read(attributes)
 
 
-def test_unknown_versions_are_named() -> None:
+def test_B45_unknown_versions_are_named() -> None:
     made = _decide(T4, cuda_version="12.7")
     assert _codes(made) == ["gpu.cuda-unknown"]
     assert "12.6" in made.refusals[0].remedy
+    # A runfile and no driver of its own in the old scripts' tables, where it died too.
+    made = _decide(T4, cuda_version="11.0", cudnn_version="8.0.4")
+    assert (made.cuda, made.driver) == ("11.0.3", "450.80.02")
 
 
 def test_licences_are_never_accepted_silently() -> None:
@@ -173,7 +201,7 @@ def test_libraries_as_asked_or_refused() -> None:
     assert _codes(_decide(T4, cudnn_version="9.5.1.17")) == ["gpu.library"]
 
 
-def test_systems_machines_and_kernels() -> None:
+def test_B26_systems_machines_and_kernels() -> None:
     asked = gpudecide.read({**RUNFILE, "cuda-version": "12.4"})
 
     def on(os_id: str, version: str, kernel: str = "6.1.0", machine: str = "x86_64") -> Decision:
@@ -236,10 +264,10 @@ def test_golden_addresses() -> None:
 
 
 def test_nccl_is_built_for_blackwell() -> None:
-    assert "-gencode=arch=compute_120,code=sm_120" in gpudecide.gencode("12.8.1")
-    assert "-gencode=arch=compute_70,code=sm_70" in gpudecide.gencode("12.8.1")
-    assert not any("_70" in word for word in gpudecide.gencode("13.0.2"))
-    assert not any("_90" in word for word in gpudecide.gencode("11.8.0"))
+    assert "-gencode=arch=compute_120,code=sm_120" in nvidiaurls.gencode("12.8.1")
+    assert "-gencode=arch=compute_70,code=sm_70" in nvidiaurls.gencode("12.8.1")
+    assert not any("_70" in word for word in nvidiaurls.gencode("13.0.2"))
+    assert not any("_90" in word for word in nvidiaurls.gencode("11.8.0"))
 
 
 def test_cards_of_a_machine_and_of_the_metadata(tmp_path: Path) -> None:
@@ -260,3 +288,8 @@ def test_cards_of_a_machine_and_of_the_metadata(tmp_path: Path) -> None:
     assert gpus.parse("nvidia-l4, 10de:2330 nvidia-tesla-t4", "k") == [L4, H100, T4]
     made = _decide(L4, airlock_gpu="p4")
     assert "pascal" in made.reasons[0]
+
+
+def test_the_page_is_the_table() -> None:
+    page = Path(__file__).parents[3] / "docs/gpu-table.md"
+    assert page.read_text() == gputable.page()

@@ -119,7 +119,7 @@ def test_key_and_certificate_must_match(
 @pytest.mark.parametrize(
     "key", ["modulus_md5sum", "cert_modulus_md5sum", "airlock-signer-fingerprint"]
 )
-def test_the_expected_key_is_enforced(
+def test_B31_the_expected_key_is_enforced(
     tmp_path: Path, secrets: Secrets, metadata_url: str, key: str
 ) -> None:
     digits = 64 if key.endswith("fingerprint") else 32

@@ -38,7 +38,7 @@ def _codes(host: Host, certificate: Certificate) -> list[str]:
     return [refusal.code for refusal in enrolled.refuse(host, certificate)]
 
 
-def test_create_rotate_revoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_B33_create_rotate_revoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ring = tmp_path / "ring"
     assert cli.main(["keys", "create", str(ring), "--name", "Ours"]) == 0
     first = load_certificate((ring / "cert.der").read_bytes())
