@@ -206,7 +206,8 @@ def serve_target(config: pytest.Config, target: str) -> str:
 def _skeleton(this: Check) -> dict[str, Any]:
     """What is known of a check that did not run."""
     said = record(this, None)
-    return {key: said[key] for key in ("id", "title", "severity", "remedy", "depends")}
+    known = ("id", "title", "severity", "remedy", "depends", "since")
+    return {key: said[key] for key in known if key in said}
 
 
 def _instance(item: pytest.Item, cell: str) -> str:
