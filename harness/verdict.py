@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.sabotage import Sabotage
 from installers.exits import Exit
 from reports import model
-from reports.gate import Judgement, judge
+from reports.findings import Judgement
+from reports.gate import judge
 from reports.render.words import mark, verdict_words
 from reports.summary import count_checks
+from reports.text import count
 
 if TYPE_CHECKING:
     from harness.run import Outcome
@@ -36,6 +41,37 @@ def print_judgement(judgement: Judgement) -> None:
     """Print what the gate found, worst first."""
     for finding in judgement.findings:
         print(f"  {finding}")
+
+    if judgement.left_out:
+        print(f"  and {count(judgement.left_out, 'finding')} more")
+
+
+def print_verdict(run: str, judgement: Judgement) -> None:
+    """Print a judgement for people."""
+    print(f"{run}: {judgement.verdict}")
+    print_judgement(judgement)
+    if judgement.blames:
+        print(f"  holds it up: {_counted(judgement.blames)}")
+    if judgement.excused:
+        print(f"  does not: {_counted(judgement.excused)}")
+
+
+def print_json(run: str, judgement: Judgement, exit_code: int) -> None:
+    """Print a judgement for programs."""
+    said = {
+        "run": run,
+        "verdict": judgement.verdict,
+        "exit": int(exit_code),
+        "blames": dict(judgement.blames),
+        "excused": dict(judgement.excused),
+        "left_out": judgement.left_out,
+        "findings": [dataclasses.asdict(finding) for finding in judgement.findings],
+    }
+    print(json.dumps(said, indent=1, ensure_ascii=False))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
 
 
 def _sabotage_lines(sabotage: Sabotage, cells: list[model.Cell]) -> list[str]:
