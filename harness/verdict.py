@@ -14,7 +14,7 @@ from reports.findings import Judgement
 from reports.gate import judge
 from reports.render.words import mark, verdict_words
 from reports.summary import count_checks
-from reports.text import count
+from reports.text import count, plain
 
 if TYPE_CHECKING:
     from harness.run import Outcome
@@ -40,7 +40,7 @@ def print_outcome(outcome: Outcome, sabotage: Sabotage | None = None) -> Exit:
 def print_judgement(judgement: Judgement) -> None:
     """Print what the gate found, worst first."""
     for finding in judgement.findings:
-        print(f"  {finding}")
+        print(f"  {plain(str(finding))}")
 
     if judgement.left_out:
         print(f"  and {count(judgement.left_out, 'finding')} more")

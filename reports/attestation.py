@@ -41,7 +41,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     annotations: dict[str, Any] = {}
 
 
-class TestResult(msgspec.Struct, frozen=True, rename="camel"):
+class Predicate(msgspec.Struct, frozen=True, rename="camel"):
     """The predicate. The tests are cells; ``result``: PASSED, WARNED (waived) or FAILED."""
 
     result: str
@@ -57,7 +57,7 @@ class Statement(msgspec.Struct, frozen=True):
     type: str = msgspec.field(name="_type")
     subject: list[Resource]
     predicate_type: str = msgspec.field(name="predicateType")
-    predicate: TestResult
+    predicate: Predicate
 
     def names(self, sha256: str) -> bool:
         """Whether something with this digest is among the subjects."""
@@ -100,27 +100,28 @@ def statement(
         configuration.append(Resource("airlock-node.pyz", "", {"sha256": run.pyz_sha256}))
     if policy:
         configuration.append(policy)
-    excused = {finding.cell for finding in judgement.findings if finding.excuse}
-    passed = [cell for cell, level in judgement.cells.items() if level in ("", "note")]
     result = "FAILED"
     if judgement.verdict == "pass":
-        result = "WARNED" if excused else "PASSED"
+        result = "WARNED" if judgement.excused else "PASSED"
+    marks: dict[str, list[str]] = {"fine": [], "excused": [], "fail": [], "error": []}
+    for cell, mark in judgement.cells.items():
+        marks[mark].append(cell)
     said = Statement(
         STATEMENT_TYPE,
         [report, *images],
         PREDICATE_TYPE,
-        TestResult(
+        Predicate(
             result,
             configuration,
-            passed_tests=[cell for cell in passed if cell not in excused],
-            warned_tests=[cell for cell in passed if cell in excused],
-            failed_tests=[cell for cell, lv in judgement.cells.items() if lv in ("fail", "error")],
+            passed_tests=marks["fine"],
+            warned_tests=marks["excused"],
+            failed_tests=[*marks["fail"], *marks["error"]],
         ),
     )
     return msgspec.json.encode(said)
 
 
-def tested(cell: Cell) -> Resource | None:
+def image_of(cell: Cell) -> Resource | None:
     """The image of a cell that ran, where it has a digest: its disk's, or else its base's."""
     disk = cell.provenance.subject.disk_sha256 if cell.provenance.subject else ""
     digest = disk or cell.image.digest.removeprefix("sha256:")

@@ -12,6 +12,8 @@ from reports.model import RunVerdict
 
 Level = Literal["fail", "error", "note"]
 Excuse = Literal["", "waived", "known", "new", "minor"]
+Mark = Literal["fine", "excused", "fail", "error"]
+"""What became of a cell; ``excused``: it would have failed, but for a finding's excuse."""
 LEVELS: tuple[Level, ...] = ("fail", "error", "note")
 MOST = 1000
 """Findings of one level that are kept; more are counted only."""
@@ -47,8 +49,8 @@ class Judgement:
     """The gate's answer; ``findings`` come worst first.
 
     ``blames`` counts what holds the release up by whose fault it is, ``excused`` what does not by
-    its excuse. ``left_out`` counts the findings beyond :data:`MOST` of a level. ``cells`` gives
-    the level of each cell (``""``: fine without a word), by its id.
+    its excuse. ``left_out`` counts the findings beyond :data:`MOST` of a level. ``cells`` says
+    what became of each cell, by its id.
     """
 
     verdict: RunVerdict
@@ -56,7 +58,7 @@ class Judgement:
     blames: Mapping[str, int] = field(default_factory=dict)
     excused: Mapping[str, int] = field(default_factory=dict)
     left_out: int = 0
-    cells: Mapping[str, Level | Literal[""]] = field(default_factory=dict)
+    cells: Mapping[str, Mark] = field(default_factory=dict)
 
     @property
     def waived(self) -> int:
@@ -73,11 +75,14 @@ class Found:
         self.levels: Counter[Level] = Counter()
         self._kept: dict[Level, list[Finding]] = {level: [] for level in LEVELS}
 
-    def add(self, findings: Iterable[Finding]) -> set[Level]:
-        """Count and keep; returns the levels that were among them."""
-        seen: set[Level] = set()
+    def add(self, findings: Iterable[Finding]) -> Mark:
+        """Count and keep; returns what they come to together."""
+        marks: set[Mark] = set()
         for finding in findings:
-            seen.add(finding.level)
+            if finding.level != "note":
+                marks.add(finding.level)
+            elif finding.excuse:
+                marks.add("excused")
             self.levels[finding.level] += 1
             if finding.blame and finding.level != "note":
                 self.blames[finding.blame] += 1
@@ -85,7 +90,8 @@ class Found:
                 self.excused[finding.excuse] += 1
             if len(self._kept[finding.level]) < MOST:
                 self._kept[finding.level].append(finding)
-        return seen
+        order: tuple[Mark, ...] = ("fail", "error", "excused")
+        return next((mark for mark in order if mark in marks), "fine")
 
     def worst_first(self) -> tuple[Finding, ...]:
         """What was kept."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Protocol
 
 from reports.cellgate import Rules, judge_cell
-from reports.findings import Finding, Found, Judgement, Level
+from reports.findings import Finding, Found, Judgement, Level, Mark
 from reports.model import Cell, Run, Subject
 from reports.policy import Policy, Waiver, Waivers
 from reports.summary import Standing, run_verdict
@@ -55,21 +55,22 @@ def judge(report: Judged, terms: Terms | None = None) -> Judgement:
     rules = _rules(terms)
     found = Found()
     standings: set[Standing] = set()
-    cells: dict[str, Level | Literal[""]] = {}
+    cells: dict[str, Mark] = {}
     for cell in report.cells:
-        levels = found.add(judge_cell(cell, rules))
-        worst = next((level for level in ("fail", "error", "note") if level in levels), "")
-        cells[cell.id] = worst  # type: ignore[assignment]
-        standings.add(_standing(cell, levels))
+        mark = cells[cell.id] = found.add(judge_cell(cell, rules))
+        standings.add(_standing(cell, mark))
     verdict = run_verdict(standings)
     if verdict == "nothing":
         found.add([Finding("error", "no cell ran, so nothing was proved")])
-    levels = found.add(_run_findings(report.run, rules)) | found.add(_area_findings(rules))
-    levels |= found.add(_waiver_findings(rules))
-    if verdict == "pass" and "error" in levels:
-        verdict = "error"
-    if verdict in ("pass", "error") and "fail" in levels:
+    marks = {
+        found.add(_run_findings(report.run, rules)),
+        found.add(_area_findings(rules)),
+        found.add(_waiver_findings(rules)),
+    }
+    if verdict in ("pass", "error") and "fail" in marks:
         verdict = "fail"
+    elif verdict == "pass" and "error" in marks:
+        verdict = "error"
     return Judgement(
         verdict, found.worst_first(), found.blames, found.excused, found.left_out, cells
     )
@@ -97,12 +98,10 @@ def _rules(terms: Terms) -> Rules:
     )
 
 
-def _standing(cell: Cell, levels: set[Level]) -> Standing:
+def _standing(cell: Cell, mark: Mark) -> Standing:
     if cell.verdict == "not-run":
         return "not-run"
-    if "fail" in levels:
-        return "fail"
-    return "error" if "error" in levels else "fine"
+    return "fine" if mark == "excused" else mark
 
 
 def _run_findings(run: Run, rules: Rules) -> Iterator[Finding]:

@@ -14,13 +14,20 @@ import msgspec
 from reports.errors import ReportError
 from reports.model import SCHEMA_VERSION, Cell, Report, Run, Summary
 from reports.stream import TooMuch, Window, members
-from reports.summary import cell_verdict, run_verdict, standing, summarise
+from reports.summary import Standing, cell_verdict, run_verdict, summarise
 
 REPORT_NAME = "report.json"
 SIZE_LIMIT = 1 << 30
 """Bytes. A larger file is refused before it is read."""
 
 _HEAD = {"schema_version": int, "run": Run, "summary": Summary}
+#: How a cell counts, by the verdict of a run that has no other.
+_ALONE: dict[str, Standing] = {
+    "pass": "fine",
+    "fail": "fail",
+    "error": "error",
+    "nothing": "not-run",
+}
 _cell_decoder = msgspec.json.Decoder(Cell)
 
 
@@ -35,8 +42,11 @@ def read_report(path: Path | str) -> Report:
 
 
 @contextlib.contextmanager
-def open_report(path: Path | str) -> Iterator[Reading]:
-    """The same, to be read cell by cell; what is wrong with a cell is raised when it is reached."""
+def open_report(path: Path | str, *, digest: bool = False) -> Iterator[Reading]:
+    """The same, to be read cell by cell; what is wrong with a cell is raised when it is reached.
+
+    ``digest``: tell the file's SHA-256 at the end, which takes as long again as the reading.
+    """
     file = find_report(Path(path))
     try:
         size = file.stat().st_size
@@ -45,7 +55,7 @@ def open_report(path: Path | str) -> Iterator[Reading]:
         with file.open("rb") as opened:
             if not opened.seekable():
                 raise ReportError(f"{file} is no file", hint="write the report to a file first")
-            yield Reading(opened, str(file))
+            yield Reading(opened, str(file), digest=digest)
     except OSError as error:
         raise ReportError(f"cannot read {file}: {error.strerror or error}") from error
 
@@ -81,13 +91,14 @@ class Reading:
     """A report that is read cell by cell: one cell is in memory at a time.
 
     ``run``, ``summary`` and ``schema_version`` are known at once, wherever they are in the file.
-    ``sha256`` is the file's, lower-case hex, once all ``cells`` were read.
+    ``sha256`` is the file's, lower-case hex, once all ``cells`` were read with ``digest``.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, *, digest: bool = False) -> None:
         self.name = name
         self.sha256 = ""
         self._file = file
+        self._digest = digest
         head, strangers = self._head()
         try:
             version = msgspec.json.decode(head.get("schema_version", b"null"), type=int)
@@ -128,7 +139,7 @@ class Reading:
         ids: set[str] = set()
         total = Total()
         found = False
-        for name, value in self._members(digest.update):
+        for name, value in self._members(digest.update if self._digest else _unseen):
             if name == "cells":
                 found = True
             elif name not in _HEAD:
@@ -149,13 +160,13 @@ class Reading:
                 f"{self.name} was edited: its summary says {_words(self.summary)}, "
                 f"but its cells add up to {_words(total.summary())}"
             )
-        self.sha256 = digest.hexdigest()
+        self.sha256 = digest.hexdigest() if self._digest else ""
 
     def _head(self) -> tuple[dict[str, bytes], list[str]]:
         """The members that are not the cells, as JSON; and the names that no report has."""
         head: dict[str, bytes] = {}
         strangers = []
-        for name, value in self._members(lambda _: None):
+        for name, value in self._members(_unseen):
             if name in _HEAD and value is not None:
                 head[name] = bytes(value)
             elif name != "cells":
@@ -210,18 +221,24 @@ class Total:
     """The summary of cells that come one after the other."""
 
     def __init__(self) -> None:
-        self._standings: set[Any] = set()
+        self._verdicts: set[str] = set()
         self._sum: dict[str, Any] = {}
 
     def add(self, cell: Cell) -> None:
         """Count one more."""
-        self._standings.add(standing(cell))
-        _add(self._sum, msgspec.to_builtins(summarise([cell])))
+        alone = summarise([cell])
+        self._verdicts.add(alone.verdict)
+        _add(self._sum, msgspec.to_builtins(alone))
 
     def summary(self) -> Summary:
         """What they add up to."""
         counted = self._sum or msgspec.to_builtins(summarise([]))
-        return msgspec.convert({**counted, "verdict": run_verdict(self._standings)}, Summary)
+        verdict = run_verdict(_ALONE[verdict] for verdict in self._verdicts)
+        return msgspec.convert({**counted, "verdict": verdict}, Summary)
+
+
+def _unseen(_: bytes) -> None:
+    """Nobody wants the bytes as they are read."""
 
 
 def _add(total: dict[str, Any], more: dict[str, Any]) -> None:

@@ -13,8 +13,11 @@ from typing import BinaryIO
 
 import msgspec
 
-WINDOW = 4 << 20
+WINDOW = 1 << 20
 """Bytes read at a time."""
+
+_LONGEST = 4096
+"""Bytes. An error so near to the window's end may be the window's, not the value's."""
 
 _INK = re.compile(rb"[^ \t\r\n]")
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
@@ -83,8 +86,11 @@ class Window:
                     length = int(end[1]) - 1
                     self._at += length
                     return view[:length]
-                if "truncated" not in text or not self._more():
-                    raise self._told_for_the_file(text) from error
+                place = _PLACE.search(text)
+                # A number that is cut off is called invalid where the window ends.
+                cut = not place or int(place[1]) >= len(view) - _LONGEST
+                if not cut or not self._more():
+                    raise self._told_for_the_file(text, len(view)) from error
             else:
                 # The window ends with the value: so does the file, or there may be more of it.
                 if not self._more():
@@ -108,10 +114,12 @@ class Window:
         self._data = kept + data if kept else data
         return bool(data)
 
-    def _told_for_the_file(self, text: str) -> msgspec.DecodeError:
-        return msgspec.DecodeError(
-            _PLACE.sub(lambda found: f"(byte {self.place + int(found[1])})", text)
-        )
+    def _told_for_the_file(self, text: str, length: int) -> msgspec.DecodeError:
+        """An error about a value as one about the file: where, or that it ends in the value."""
+        place = _PLACE.search(text)
+        if not place or int(place[1]) >= length:
+            return msgspec.DecodeError("Input data was truncated")
+        return msgspec.DecodeError(_PLACE.sub(f"(byte {self.place + int(place[1])})", text))
 
 
 class TooMuch(Exception):
@@ -141,7 +149,7 @@ def members(window: Window, unfold: str) -> Iterator[tuple[str, memoryview | Non
             raise malformed("expected a name", window.place)
         name = msgspec.json.decode(window.value(), type=str)
         if name in names:
-            raise msgspec.ValidationError(f"Object contains the field `{name}` twice")
+            raise msgspec.ValidationError(f"Object contains the field {name!r} twice")
         names.add(name)
         window.take(b":")
         if name == unfold and window.peek() == b"[":

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     used = Resource(f"policy {file.policy.name}", "", {"sha256": file.sha256})
     try:
         out = args.out or find_report(Path(args.report)).with_name(ATTESTATION_NAME)
-        with open_report(args.report) as reading:
+        with open_report(args.report, digest=True) as reading:
             watched = _Watched(reading)
             judgement = judge(watched, Terms(file.policy, waivers, subject=subject))
         payload = statement(
@@ -91,10 +91,10 @@ class _Watched:
 
     @property
     def cells(self) -> Iterator[Cell]:
-        from reports.attestation import tested
+        from reports.attestation import image_of
 
         for cell in self._reading.cells:
-            image = tested(cell)
+            image = image_of(cell)
             if image:
                 self.images.setdefault(f"{image.name} {image.digest}", image)
             yield cell

@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         terms, policy_name = _terms(args, store)
         statement = _statement(args)
-        with open_report(args.report) as reading:
+        digest = bool(statement or store)
+        with open_report(args.report, digest=digest) as reading:
             judgement = judge(reading, terms)
             if statement:
-                _bound(statement, reading, terms, args)
+                _bound(statement, reading, terms)
     except ReportError as error:
         raise UsageError(error.message, hint=error.hint) from error
     exit_code = exit_of(judgement, strict=args.strict_waivers)
@@ -165,7 +166,7 @@ def _statement(args: argparse.Namespace) -> Statement | None:
     return open_envelope(data, trusted, str(path))
 
 
-def _bound(statement: Statement, reading: Reading, terms: Terms, args: argparse.Namespace) -> None:
+def _bound(statement: Statement, reading: Reading, terms: Terms) -> None:
     """Refuse an attestation that is about another report or image, or is too old."""
     from datetime import timedelta
 
