@@ -18,6 +18,7 @@ from harness.cli import main
 from harness.policy import POLICIES, load_policy
 from harness.promote import DirectoryStore
 from reports.model import Cell, Provenance, Subject
+from reports.policy import Policy
 from reports.summary import build_report
 from reports.write import write_report
 from tests.unit.reports.sample import failing_cell, make_cell, make_check, make_run
@@ -101,6 +102,23 @@ def place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Place:
 
 
 # The verdict
+
+
+def test_the_examples_of_the_page_are_read(place: Place) -> None:
+    """Of docs/gate.md."""
+    page = (Path(__file__).resolve().parents[3] / "docs/gate.md").read_text()
+    policy, waivers = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    place.report(ready())
+    (place.path / "p.toml").write_text(policy)
+    (place.path / "w.toml").write_text(waivers)
+    tables = set(re.findall(r"^\[(.*)\]", policy, re.MULTILINE))
+    assert tables == {f.encode_name for f in msgspec.structs.fields(Policy)} - {"name"}
+    code, said = place.gate(
+        f"--policy={place.path}/p.toml",
+        f"--waivers={place.path}/w.toml",
+        f"--subject=sha256:{DISK_SHA}",
+    )
+    assert (code, "no check of the required area trust" in said) == (3, True), said
 
 
 def test_a_waived_failure_is_0_and_77_under_strict_rules(place: Place) -> None:

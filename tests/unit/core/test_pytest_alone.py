@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
@@ -147,3 +148,5 @@ def test_check_is_the_same_with_a_report(bench: Bench) -> None:
     (cell,) = bench.report().cells
     assert (cell.verdict, cell.provider, cell.simulated) == ("pass", "host", False)
     assert cell.ledger is None
+    since = {check.id: check.since for check in cell.checks}
+    assert since == {"small.kernel": None, "small.ping": date(2026, 11, 22)}
