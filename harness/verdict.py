@@ -67,7 +67,7 @@ def print_json(run: str, judgement: Judgement, exit_code: int) -> None:
         "left_out": judgement.left_out,
         "findings": [dataclasses.asdict(finding) for finding in judgement.findings],
     }
-    print(json.dumps(said, indent=1, ensure_ascii=False))
+    print(json.dumps(said, indent=1))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

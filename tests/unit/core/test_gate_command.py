@@ -183,9 +183,14 @@ def test_for_programs(place: Place) -> None:
 def test_what_a_node_said_moves_no_cursor(place: Place) -> None:
     bad = make_check("a.b", "fail", message="\x1b[2J\x1b[1;1Hpass \u202e")
     place.report(make_cell(verdict="fail", checks=[bad]))
-    _, said = place.gate()
-    assert "\x1b" not in said
-    assert "\u202e" not in said
+    for words in ([], ["--json"]):
+        _, said = place.gate(*words)
+        assert "\x1b" not in said
+        assert "\u202e" not in said
+    report = place.report(ready())
+    _edit(report, b'"verdict":"pass"', b'"\\u001b[2J":"pass"')
+    code, said = place.gate()
+    assert (code, "\x1b" in said) == (2, False)
 
 
 # Attestation
