@@ -103,7 +103,6 @@ def test_an_error_in_pytest_itself_is_exit_3(bench: Bench, words: tuple[str, ...
         (("-k", "no_such_check"), 4, "deselected"),
         (("no/such/place",), 2, "file or directory not found"),
         (("--no-such-flag",), 2, "unrecognized arguments: --no-such-flag"),
-        (("--maxfail", "many"), 2, "invalid int value"),
         (("--airlock-target", "nonsense://x"), 2, "is no target"),
         (("--airlock-run", "/no/socket"), 2, "exclude each other"),
     ],
