@@ -157,6 +157,10 @@ class AirlockSession:
         elif report.failed:
             self.outcomes["fail"] += 1
 
+    def pytest_internalerror(self) -> None:
+        """An error in pytest, or in a worker's: xdist's controller goes on and has no status."""
+        self.outcomes["error"] += 1
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Map pytest's status to ours: 0 pass, 1 fail, 2 usage, 3 could not tell, 4 nothing."""

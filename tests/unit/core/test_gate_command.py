@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ expires = {expires}
 def ready(**changes: Any) -> Cell:
     """A cell that the policy ``release`` lets pass."""
     checks = [make_check(f"{area}.x") for area in load_policy("release").policy.require.areas]
-    given = {"checks": checks, "provenance": Provenance(subject=Subject(disk_sha256=DISK_SHA))}
+    given: dict[str, Any] = {
+        "checks": checks,
+        "provenance": Provenance(subject=Subject(disk_sha256=DISK_SHA)),
+    }
     return make_cell(**(given | changes))
 
 
@@ -391,7 +395,7 @@ def _edit(report: Path, old: bytes, new: bytes) -> None:
     report.write_bytes(data.replace(old, new, 1))
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[Path], object]] = {
     "that is cut off": lambda r: r.write_bytes(r.read_bytes()[:500]),
     "that is empty": lambda r: r.write_bytes(b""),
     "that is something else": lambda r: r.write_bytes(b"[]"),

@@ -42,7 +42,7 @@ def alone(bench: Bench, bodies: list[str], *words: str, **environment: str) -> t
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -124,7 +124,10 @@ def test_without_our_options_pytest_keeps_its_own_statuses(bench: Bench) -> None
     (bench.path / "test_own.py").write_text("def test_own(): pass")
     for words, status in (((), 0), (("--no-such-flag",), 4), (("-k", "nothing"), 5)):
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "harness.plugin", "-c", "/dev/null", *words],
+            [
+                *(sys.executable, "-m", "pytest", "test_own.py", "-c", "/dev/null"),
+                *("-p", "harness.plugin", *words),
+            ],
             cwd=bench.path,
             env={**bench.environment(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             capture_output=True,

@@ -42,7 +42,7 @@ def sealed(tmp_path: Path, payload: bytes, signer: Identity = OURS) -> bytes:
 
 def theirs(signer: Identity) -> SSlibKey:
     public = x509.load_der_x509_certificate(signer.der).public_key()
-    return SSlibKey.from_crypto(public, keyid=signer.sha256, scheme="rsa-pkcs1v15-sha256")  # type: ignore[arg-type]
+    return SSlibKey.from_crypto(public, keyid=signer.sha256, scheme="rsa-pkcs1v15-sha256")
 
 
 def test_the_encoding_is_that_of_the_standard() -> None:
