@@ -67,21 +67,23 @@ class Rules:
 
 def judge_cell(cell: Cell, rules: Rules) -> Iterator[Finding]:
     """Yield what speaks against a cell, or must be said about it."""
+    # Most checks have passed, and there may be a million: the others are looked for once.
+    odd = [check for check in cell.checks if check.outcome != "pass"]
     if cell.expected == "pass" and cell.verdict in ("pass", "fail"):
         holds = False
-        for finding in _check_findings(cell, rules):
+        for finding in _check_findings(cell, odd, rules):
             holds = holds or finding.level != "note"
             yield finding
         if not holds:
-            yield from _proof_findings(cell, rules)
+            yield from _proof_findings(cell, odd, rules)
     else:
         yield from _verdict_findings(cell, rules)
-    yield from _source_findings(cell, rules)
+    yield from _source_findings(cell, odd, rules)
 
 
-def _check_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
+def _check_findings(cell: Cell, odd: list[CheckResult], rules: Rules) -> Iterator[Finding]:
     """What a cell's checks failed at, and what of it holds the release up."""
-    bad = [check for check in cell.checks if check.outcome in ("fail", "error")]
+    bad = [check for check in odd if check.outcome in ("fail", "error")]
     if not bad and cell.verdict == "pass":
         return
     held = []
@@ -108,9 +110,8 @@ def _check_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
         yield _failed(cell, rules, "cell", f"failed: {_reason(cell)}", of_cell(cell), cell.remedy)
 
 
-def _proof_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
+def _proof_findings(cell: Cell, odd: list[CheckResult], rules: Rules) -> Iterator[Finding]:
     """What a cell lacks that has nothing against it."""
-    odd = [check for check in cell.checks if check.outcome != "pass"]
     says = "says pass" if cell.verdict == "pass" else "would pass"
     if len(odd) == len(cell.checks) and (cell.checks or cell.verdict == "pass"):
         yield Finding("error", f"{says}, but none of its checks passed", cell=cell.id)
@@ -131,18 +132,18 @@ def _proof_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
         kind = "blockers" if all(check.severity == "blocker" for check in open_) else "checks"
         names = ", ".join(sorted({check.id for check in open_}))
         yield Finding("error", f"{says}, but {kind} are not verified: {names}", cell=cell.id)
-    yield from _area_findings(cell, rules)
+    yield from _area_findings(cell, odd, rules)
     yield from _ledger_findings(cell, rules)
     yield from _subject_findings(cell, rules)
 
 
-def _area_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
+def _area_findings(cell: Cell, odd: list[CheckResult], rules: Rules) -> Iterator[Finding]:
     wanted = rules.policy.require.areas
     if not wanted:
         return
     passed = {_area(check.id) for check in cell.checks if check.outcome == "pass"}
     # An area of which every check was skipped does not apply to this cell.
-    skipped = {_area(check.id) for check in cell.checks if check.outcome == "skip"}
+    skipped = {_area(check.id) for check in odd if check.outcome == "skip"}
     rules.proved |= passed
     for area in wanted:
         if area not in passed and area not in skipped:
@@ -236,10 +237,10 @@ def _subject_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
             yield Finding("error", why, "name the image that the report is about", cell.id)
 
 
-def _source_findings(cell: Cell, rules: Rules) -> Iterator[Finding]:
+def _source_findings(cell: Cell, odd: list[CheckResult], rules: Rules) -> Iterator[Finding]:
     """Where a cell's evidence comes from."""
     evidence = rules.policy.evidence
-    open_ = len([check for check in cell.checks if check.outcome == "not-verified"])
+    open_ = len([check for check in odd if check.outcome == "not-verified"])
     if open_:
         yield Finding("note", f"{count(open_, 'check')} could not be verified", cell=cell.id)
     if cell.inherited:
