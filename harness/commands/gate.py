@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def exit_of(judgement: Judgement, *, strict: bool) -> int:
     """The exit code of a judgement."""
-    from harness.run import EXITS
+    from harness.verdict import EXITS
     from installers.exits import Exit
 
     if judgement.verdict == "pass" and judgement.waived and strict:
