@@ -28,6 +28,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
@@ -67,7 +68,8 @@ class Check:
     """What is known about a check before it runs.
 
     ``id``: ``area.name``, stable for ever. ``depends``: ids of checks whose failure explains a
-    failure of this one. ``source``: where the demand comes from, for people.
+    failure of this one. ``source``: where the demand comes from, for people. ``since``: the day
+    the check came to be (``2026-11-22``): a policy may let a new one only warn for a while.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Check:
     requires: tuple[Requirement, ...] = ()
     depends: tuple[str, ...] = ()
     source: str = ""
+    since: str = ""
 
     @property
     def area(self) -> str:
@@ -146,17 +149,20 @@ def check(
     requires: Requirement | Iterable[Requirement] = (),
     depends: Iterable[str] = (),
     source: str = "",
+    since: str = "",
 ) -> Callable[[F], F]:
     """Turn a pytest function that takes ``node`` into a check.
 
-    Raises ``ValueError`` for an id that is not ``area.name`` or an unknown severity.
+    Raises ``ValueError`` for an id that is not ``area.name``, an unknown severity, or no date.
     """
     if not _ID.fullmatch(id):
         raise ValueError(f"check id {id!r} is not of the form area.name")
     if severity not in SEVERITIES:
         raise ValueError(f"{id}: unknown severity {severity!r}")
     needs = (requires,) if isinstance(requires, Requirement) else tuple(requires)
-    this = Check(id, severity, title, remedy, needs, tuple(depends), source)
+    if since:
+        date.fromisoformat(since)
+    this = Check(id, severity, title, remedy, needs, tuple(depends), source, since)
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -188,9 +194,10 @@ def check_of(item: pytest.Item) -> Check | None:
 def record(this: Check, error: BaseException | None) -> dict[str, Any]:
     """What a report says about one run of a check; JSON-able, so it crosses xdist.
 
-    Keys: id, title, severity, outcome, message, remedy, evidence, depends.
+    Keys: id, title, severity, outcome, message, remedy, evidence, depends; since, if it has one.
     """
     return {
+        **({"since": this.since} if this.since else {}),
         "id": this.id,
         "title": this.title,
         "severity": this.severity,

@@ -29,11 +29,12 @@ VERBS = {
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit or Markdown",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
+    "attest": "sign for what a report says: an in-toto test result in a DSSE envelope",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }
 
 EPILOG = """exit codes: 0 pass, 1 the node or image fails, 2 usage or configuration error,
-3 could not tell (infrastructure or harness), 4 nothing ran"""
+3 could not tell (infrastructure or harness), 4 nothing ran, 77 all failures are waived (strict)"""
 
 
 class Command(Protocol):

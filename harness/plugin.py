@@ -8,10 +8,12 @@ It does nothing until one of its options is given::
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from _pytest.config import ConftestImportFailure
 
 from harness.checks import MARKER_LINE
 from installers.exits import Exit
@@ -56,6 +58,37 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(AirlockSession(config, socket), SESSION)
     except AirlockError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, Any, Any]:
+    """End with our status where pytest would end with its 4 before it has a session.
+
+    An option or a value that nobody knows is a usage error, a conftest that cannot be imported
+    leaves open what its checks would have said.
+    """
+    known = early_config.known_args_namespace
+    if not (known.airlock_target or known.airlock_run):
+        return (yield)
+    try:
+        result = yield
+        _, unknown = parser.parse_known_and_unknown_args(args)
+    except pytest.UsageError as error:
+        _end(Exit.USAGE, *error.args)
+    except ConftestImportFailure as error:
+        _end(Exit.UNKNOWN, f"{error.path} cannot be imported: {error.cause}")
+    flags = [word for word in unknown if word.startswith("-")]
+    if flags:
+        _end(Exit.USAGE, f"unrecognized arguments: {' '.join(flags)}")
+    return result
+
+
+def _end(status: Exit, *lines: object) -> NoReturn:
+    for line in lines:
+        print(f"ERROR: {line}", file=sys.stderr)
+    raise SystemExit(int(status))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -37,6 +37,7 @@ from harness.results import Results
 from harness.state import RunRecord
 from harness.station import Station
 from harness.sweep import end_children, sweep
+from harness.verdict import EXITS
 from installers.exits import Exit
 from reports import model
 from reports.errors import ReportError
@@ -46,7 +47,6 @@ from reports.write import write_report
 
 #: Seconds an orderly stop may take before pytest is ended.
 ORDERLY = 20.0
-EXITS = {"pass": Exit.PASS, "fail": Exit.FAIL, "error": Exit.UNKNOWN, "nothing": Exit.NOTHING}
 
 
 @dataclass(frozen=True)

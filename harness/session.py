@@ -157,6 +157,10 @@ class AirlockSession:
         elif report.failed:
             self.outcomes["fail"] += 1
 
+    def pytest_internalerror(self) -> None:
+        """An error in pytest, or in a worker's: xdist's controller goes on and has no status."""
+        self.outcomes["error"] += 1
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Map pytest's status to ours: 0 pass, 1 fail, 2 usage, 3 could not tell, 4 nothing."""
@@ -206,7 +210,8 @@ def serve_target(config: pytest.Config, target: str) -> str:
 def _skeleton(this: Check) -> dict[str, Any]:
     """What is known of a check that did not run."""
     said = record(this, None)
-    return {key: said[key] for key in ("id", "title", "severity", "remedy", "depends")}
+    known = ("id", "title", "severity", "remedy", "depends", "since")
+    return {key: said[key] for key in known if key in said}
 
 
 def _instance(item: pytest.Item, cell: str) -> str:

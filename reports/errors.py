@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reports.text import plain
+
 
 class ReportError(Exception):
     """A report that cannot be read or written: bad input, so exit 2.
@@ -10,6 +12,8 @@ class ReportError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        # It may quote what a report holds, and so what a node said.
+        message = plain(message)
         super().__init__(message)
         self.message = message
         self.hint = hint

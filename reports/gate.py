@@ -6,171 +6,150 @@ egress violation in its ledger, or over a capture that saw nothing, is not let t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
-from reports.causes import fold
-from reports.model import Cell, Egress, Report, RunVerdict
-from reports.summary import Standing, count_checks, run_verdict, standing, unproved
-from reports.text import count
+from reports.cellgate import Rules, judge_cell
+from reports.findings import Finding, Found, Judgement, Level, Mark
+from reports.model import Cell, Run, Subject
+from reports.policy import Policy, Waiver, Waivers
+from reports.summary import Standing, run_verdict
 
-Level = Literal["fail", "error", "note"]
+#: A run may end a little later than our clock says.
+_SKEW = timedelta(minutes=5)
+
+
+class Judged(Protocol):
+    """A report in memory, or one that is read cell by cell."""
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def cells(self) -> Iterable[Cell]: ...
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One reason, in words. ``note`` findings are said and do not change the verdict.
+class Terms:
+    """What a report is judged by.
 
-    ``cell`` and ``check`` are ids, empty when the finding is about more than one.
+    ``baseline``: what had failed before (:func:`known_failures`). ``subject``: the image that is
+    to be released, as far as the policy binds it. ``now``: of the freshness, waivers and grace.
     """
 
-    level: Level
-    message: str
-    remedy: str = ""
-    cell: str = ""
-    check: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.cell}: " if self.cell else ""
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.level}: {where}{self.message}{remedy}"
+    policy: Policy = field(default_factory=Policy)
+    waivers: Sequence[Waiver] = ()
+    baseline: frozenset[str] | None = None
+    subject: Subject | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The gate's answer; ``findings`` come worst first."""
+def judge(report: Judged, terms: Terms | None = None) -> Judgement:
+    """Judge a report: every cell must be what its matrix expects, and be supported by evidence.
 
-    verdict: RunVerdict
-    findings: tuple[Finding, ...]
-
-
-def judge(report: Report) -> Judgement:
-    """Judge a report: every cell must be what its matrix expects, and be supported by evidence."""
-    findings: list[Finding] = []
-    standings: list[Standing] = []
+    Raises what reading the cells raises.
+    """
+    terms = terms or Terms()
+    rules = _rules(terms)
+    found = Found()
+    standings: set[Standing] = set()
+    cells: dict[str, Mark] = {}
     for cell in report.cells:
-        mine = list(_judge_cell(cell))
-        findings += mine
-        standings.append(_worst(standing(cell), mine))
-    if report.run.finished is None:
-        findings.append(
-            Finding("error", "the run was cut off before its end", "run it again to the end")
-        )
+        mark = cells[cell.id] = found.add(judge_cell(cell, rules))
+        standings.add(_standing(cell, mark))
     verdict = run_verdict(standings)
     if verdict == "nothing":
-        findings.append(Finding("error", "no cell ran, so nothing was proved"))
-    elif verdict == "pass" and report.run.finished is None:
+        found.add([Finding("error", "no cell ran, so nothing was proved")])
+    marks = {
+        found.add(_run_findings(report.run, rules)),
+        found.add(_area_findings(rules)),
+        found.add(_waiver_findings(rules)),
+    }
+    if verdict in ("pass", "error") and "fail" in marks:
+        verdict = "fail"
+    elif verdict == "pass" and "error" in marks:
         verdict = "error"
-    order = ("fail", "error", "note")
-    return Judgement(verdict, tuple(sorted(findings, key=lambda item: order.index(item.level))))
+    return Judgement(
+        verdict, found.worst_first(), found.blames, found.excused, found.left_out, cells
+    )
 
 
-def _worst(now: Standing, findings: list[Finding]) -> Standing:
-    if now == "not-run":
-        return now
-    levels = {finding.level for finding in findings}
-    if now == "fail" or "fail" in levels:
-        return "fail"
-    return "error" if "error" in levels else now
+def known_failures(report: Judged, policy: Policy) -> frozenset[str]:
+    """The keys of what failed in an earlier report, whatever was waived then."""
+    rules = _rules(Terms(policy=policy))
+    rules.whole = True
+    return frozenset(
+        finding.key
+        for cell in report.cells
+        for finding in judge_cell(cell, rules)
+        if finding.key and (finding.level == "fail" or finding.excuse)
+    )
 
 
-def _judge_cell(cell: Cell) -> Iterator[Finding]:
-    """Yield what speaks against a cell, or must be said about it."""
-    yield from _verdict_findings(cell)
-    if cell.verdict == "pass":
-        yield from _ledger_findings(cell)
-    counts = count_checks(cell.checks)
-    if counts.not_verified:
-        yield Finding(
-            "note", f"{count(counts.not_verified, 'check')} could not be verified", cell=cell.id
-        )
-    if cell.inherited:
-        yield Finding(
-            "note",
-            f"did not run again: unchanged since run {cell.inherited.run} of "
-            f"{cell.inherited.finished:%Y-%m-%d %H:%M %Z}",
-            cell=cell.id,
-        )
-    if cell.simulated:
-        yield Finding("note", "is simulated: it says nothing about a real machine", cell=cell.id)
-    elif counts.simulated:
-        yield Finding(
-            "note",
-            f"{count(counts.simulated, 'check rests', 'checks rest')} on a double",
-            cell=cell.id,
-        )
+def _rules(terms: Terms) -> Rules:
+    return Rules(
+        policy=terms.policy,
+        waivers=Waivers(terms.waivers, terms.policy.waivers, terms.now),
+        known=terms.baseline or frozenset(),
+        subject=terms.subject,
+        now=terms.now,
+    )
 
 
-def _verdict_findings(cell: Cell) -> Iterator[Finding]:
-    match standing(cell):
-        case "not-run":
-            yield Finding("error", f"did not run: {_reason(cell)}", cell.remedy, cell.id)
-        case "error" if cell.verdict == "pass":
-            yield Finding("error", f"says pass, but {unproved(cell)}", cell=cell.id)
-        case "error":
-            yield Finding("error", f"could not be judged: {_reason(cell)}", cell.remedy, cell.id)
-        case "fail" if cell.expected == "named":
-            yield Finding(
-                "fail",
-                f"{cell.named_by} should have named the cause: its verdict is {cell.verdict}",
-                "the scenario says what names its cause; correct the check or the scenario",
-                cell.id,
-            )
-        case "fail" if cell.verdict == "refused":
-            yield Finding("fail", f"was refused: {_reason(cell)}", cell.remedy, cell.id)
-        case "fail" if cell.expected == "refused":
-            yield Finding(
-                "fail",
-                f"should have been refused and was not: its verdict is {cell.verdict}",
-                "the matrix names the expected refusal; correct the installer or the matrix",
-                cell.id,
-            )
-        case "fail":
-            roots = [tree.check for tree in fold(cell.checks) if tree.check.outcome == "fail"]
-            for check in roots:
-                why = f": {check.message}" if check.message else ""
-                yield Finding("fail", f"{check.id} failed{why}", check.remedy, cell.id, check.id)
-            if not roots:
-                yield Finding("fail", f"failed: {_reason(cell)}", cell.remedy, cell.id)
+def _standing(cell: Cell, mark: Mark) -> Standing:
+    if cell.verdict == "not-run":
+        return "not-run"
+    return "fine" if mark == "excused" else mark
 
 
-def _ledger_findings(cell: Cell) -> Iterator[Finding]:
-    if cell.ledger is None:
-        if not cell.simulated:
-            yield Finding("note", "has no ledger: its egress was not watched", cell=cell.id)
+def _run_findings(run: Run, rules: Rules) -> Iterator[Finding]:
+    if run.finished is None:
+        yield Finding("error", "the run was cut off before its end", "run it again to the end")
         return
-    yield from _egress_findings(cell, "", cell.ledger)
-    if cell.ledger.build:
-        yield from _egress_findings(cell, " during the build", cell.ledger.build)
-
-
-def _egress_findings(cell: Cell, when: str, seen: Egress) -> Iterator[Finding]:
-    if seen.violations:
-        yield Finding(
-            "fail",
-            f"passed, but not everything left through the proxy{when}: {seen.violations[0].text}",
-            cell=cell.id,
-        )
-    if seen.metadata_via_proxy:
-        yield Finding(
-            "fail",
-            f"passed, but sent {count(seen.metadata_via_proxy, 'metadata request')} to the "
-            f"proxy{when}",
-            "put 169.254.169.254 and metadata.google.internal into no-proxy",
-            cell.id,
-        )
-    if seen.missing_probes or not seen.probes:
-        missing = ", ".join(seen.missing_probes) or "all"
+    if run.finished > rules.now + _SKEW and rules.policy.evidence.max_age_hours:
         yield Finding(
             "error",
-            f"passed, but its capture{when} lacks probes that were sent out ({missing}), "
-            "so it would not have seen a violation either",
-            cell=cell.id,
+            f"the run ended at {run.finished:%Y-%m-%d %H:%M %Z}, which is still to come",
+            "correct the clock, here or where the run was made",
         )
-    if seen.truncated:
-        yield Finding("error", f"passed, but its capture{when} was cut off", cell=cell.id)
+    if rules.stale(run.finished):
+        yield Finding(
+            "error",
+            f"the run ended at {run.finished:%Y-%m-%d %H:%M %Z}; the policy allows "
+            f"{rules.policy.evidence.max_age_hours} hours",
+            "run it again",
+        )
 
 
-def _reason(cell: Cell) -> str:
-    return cell.reason or "no reason was given"
+def _area_findings(rules: Rules) -> Iterator[Finding]:
+    for area in rules.policy.require.areas:
+        if area not in rules.proved:
+            yield Finding(
+                "error",
+                f"no check of the required area {area} passed in any cell",
+                "add a cell where the area applies, or correct the policy",
+            )
+
+
+def _waiver_findings(rules: Rules) -> Iterator[Finding]:
+    level: Level = "fail" if rules.policy.waivers.strict else "note"
+    for waiver in rules.waivers.expired:
+        yield Finding(
+            level,
+            f"the waiver of {waiver} expired on {waiver.expires}",
+            "mend what it covers, or let its owner renew it",
+        )
+    for waiver, why in rules.waivers.wide:
+        yield Finding(
+            level,
+            f"the waiver of {waiver} is too wide and waives nothing: {why}",
+            "name the check, the cells and a nearer day",
+        )
+    for waiver in rules.waivers.unused:
+        yield Finding(
+            level,
+            f"the waiver of {waiver} was not needed",
+            "remove it; what it covers no longer fails, or is not in this report",
+        )

@@ -7,12 +7,12 @@ All times are RFC 3339 with a time zone, all durations are seconds.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Severity = Literal["blocker", "major", "minor"]
 CheckOutcome = Literal["pass", "fail", "error", "skip", "not-verified"]
@@ -52,6 +52,7 @@ class CheckResult(Record, frozen=True, gc=False):
     ``instance`` tells the parametrised instances of one check apart (one per module, say).
     ``message`` says why for every outcome but ``pass``. ``depends`` are the ids of the checks
     whose failure explains a failure of this one: renderers fold it under the one that failed.
+    ``since`` is the day a check came to be, for the gate's grace period; null: long ago.
     """
 
     id: Name
@@ -65,6 +66,7 @@ class CheckResult(Record, frozen=True, gc=False):
     depends: list[str] = []
     simulated: bool = False
     evidence: list[Evidence] = []
+    since: date | None = None
 
 
 class Phase(Record, frozen=True):
@@ -185,6 +187,21 @@ class CacheUse(Record, frozen=True):
     bytes_fetched: Count = 0
 
 
+class Subject(Record, frozen=True):
+    """Exactly which image was tested, so that a release can be held against it.
+
+    ``disk_sha256`` is the disk file's, where there is one. On Google Cloud an image has no digest:
+    ``project``, ``id`` (the number, not the name, which may be given again) and ``created`` are
+    one. ``db_sha256``: the certificates (DER) in the firmware's db. Empty or null: not known.
+    """
+
+    disk_sha256: str = ""
+    project: str = ""
+    id: str = ""
+    created: Moment | None = None
+    db_sha256: list[str] = []
+
+
 class Provenance(Record, frozen=True):
     """What the node was made of. An empty string means: not known, or not used.
 
@@ -201,6 +218,7 @@ class Provenance(Record, frozen=True):
     ca_sha256: str = ""
     cache: list[CacheUse] = []
     extra: dict[str, str] = {}
+    subject: Subject | None = None
 
 
 class Image(Record, frozen=True):

@@ -26,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="never",
         help="which nodes stay up; the end of the run says how to get in",
     )
+    parser.add_argument(
+        "--bind", action="store_true", help="record the disks' SHA-256, for a release (minutes)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     parser.add_argument(
         "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
@@ -62,7 +65,12 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
             matrix=str(path),
             out=args.out,
             workers=args.n,
-            options=Options(fresh=args.fresh, boot_anew=args.boot_anew, keep=Keep(args.keep)),
+            options=Options(
+                fresh=args.fresh,
+                boot_anew=args.boot_anew,
+                keep=Keep(args.keep),
+                bind=args.bind,
+            ),
             keyword=args.keyword,
             conformance=conformance,
         )

@@ -179,7 +179,7 @@ def build(
         if (found := _find(directory)) is not None:
             with job.phase("build", f"the image built {found.manifest['built']}") as phase:
                 phase.outcome = "cached"
-            return found
+            return provenance.bound(job, found)
         partial = directory.with_name(f"partial-{directory.name}")
         tree = job.scratch / "tree"
         job.owned.directory(tree, "tree of a build")
@@ -199,7 +199,7 @@ def build(
         finally:
             remove_tree(tree)
             shutil.rmtree(partial, ignore_errors=True)
-        return Built(directory, manifest, cached=False)
+        return provenance.bound(job, Built(directory, manifest, cached=False))
 
 
 def _find(directory: Path) -> Built | None:

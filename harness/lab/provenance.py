@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InfraError
+from harness.lab.base import sha256_file
 from installers.collect import modules
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from harness.lab.base import Base
     from harness.lab.build import Built
     from harness.pack import Packed
+    from harness.providers.base import Job
 
 
 def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
@@ -38,7 +41,23 @@ def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) 
             *_modules(driver),
         ],
         "installers": manifest["provenance"],
+        "subject": {"disk_sha256": manifest["disk_sha256"]} if "disk_sha256" in manifest else None,
     }
+
+
+def bound(job: Job, built: Built) -> Built:
+    """A built image with its disk's SHA-256 in the manifest, where the run asks for that.
+
+    Minutes for a disk of some GiB, so it is done once and kept.
+    """
+    if not job.options.bind or "disk_sha256" in built.manifest:
+        return built
+    with job.phase("digest", "SHA-256 of the disk"):
+        manifest = built.manifest | {"disk_sha256": sha256_file(built.root)}
+    partial = built.directory / "manifest.json.partial"
+    partial.write_text(json.dumps(manifest, indent=1))
+    partial.replace(built.directory / "manifest.json")
+    return dataclasses.replace(built, manifest=manifest)
 
 
 def _use(name: str, hit: bool, key: str, created: str) -> dict[str, Any]:

@@ -116,13 +116,15 @@ class Options:
 
     ``fresh``: new keys and a new CA. ``boot_anew``: boot every machine from its firmware up instead
     of forking one that was booted and frozen before. ``reproducing``: it is the environment that
-    matters: its symptom is shown, and nodes are not searched for secrets.
+    matters: its symptom is shown, and nodes are not searched for secrets. ``bind``: record the
+    digest of the disks, so that a release can be held against the report.
     """
 
     fresh: bool = False
     boot_anew: bool = False
     keep: Keep = Keep.NEVER
     reproducing: bool = False
+    bind: bool = False
 
 
 @dataclass

@@ -39,6 +39,15 @@ def test_severities_are_three() -> None:
         marked(severity="critical")
 
 
+def test_a_check_may_say_since_when_it_is() -> None:
+    (mark,) = marked(since="2026-11-22").pytestmark
+    assert record(mark.args[0], None)["since"] == "2026-11-22"
+    (mark,) = marked().pytestmark
+    assert "since" not in record(mark.args[0], None)
+    with pytest.raises(ValueError, match="day"):
+        marked(since="2026-02-30")
+
+
 def test_the_marker_carries_the_check() -> None:
     (mark,) = marked(depends=["area.other"]).pytestmark
     assert mark.name == checks.MARKER

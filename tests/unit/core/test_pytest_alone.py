@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_{name}(node):
 """
 
 
-def alone(bench: Bench, bodies: list[str], *words: str) -> tuple[int, str]:
+def alone(bench: Bench, bodies: list[str], *words: str, **environment: str) -> tuple[int, str]:
     """Run pytest over checks with these bodies, on this machine."""
     checks = bench.path / "alone"
     checks.mkdir()
@@ -37,11 +38,11 @@ def alone(bench: Bench, bodies: list[str], *words: str) -> tuple[int, str]:
             *("--airlock-target", "local", *words),
         ],
         cwd=bench.path,
-        env={**bench.environment(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={**bench.environment(**environment), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -65,19 +66,75 @@ def test_pytests_statuses_become_ours(
     assert bench.leftovers() == []
 
 
+DIES = "import os; os._exit(9)"
+STOPS = "raise KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(
+    ("bodies", "words", "status", "said"),
+    [
+        ([PASSES, STOPS, FAILS], (), 3, "KeyboardInterrupt"),
+        ([FAILS, STOPS], (), 1, "KeyboardInterrupt"),
+        ([PASSES, DIES], ("-n", "1", "--max-worker-restart=0"), 3, "crashed"),
+        ([FAILS, PASSES], ("-x",), 1, "stopping after 1 failures"),
+        ([PASSES, FAILS], ("-n", "1", "-x"), 1, "stopping after 1 failures"),
+    ],
+    ids=["interrupted", "failed-then-interrupted", "worker-dies", "first", "first-xdist"],
+)
+def test_what_ends_early_is_no_pass(
+    bench: Bench, bodies: list[str], words: tuple[str, ...], status: int, said: str
+) -> None:
+    found, output = alone(bench, bodies, *words)
+    assert (found, said in output) == (status, True), output
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_an_error_in_pytest_itself_is_exit_3(bench: Bench, words: tuple[str, ...]) -> None:
+    (bench.path / "breaks.py").write_text("def pytest_collection_finish(): raise OSError('ours')")
+    path = f"{bench.path}:{bench.environment()['PYTHONPATH']}"
+    found, output = alone(bench, [PASSES], *words, "-p", "breaks", PYTHONPATH=path)
+    assert (found, "INTERNALERROR" in output) == (3, True), output
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["alone", "xdist"])
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
         (("-k", "no_such_check"), 4, "deselected"),
+        (("no/such/place",), 2, "file or directory not found"),
+        (("--no-such-flag",), 2, "unrecognized arguments: --no-such-flag"),
         (("--airlock-target", "nonsense://x"), 2, "is no target"),
         (("--airlock-run", "/no/socket"), 2, "exclude each other"),
     ],
 )
 def test_usage_errors_have_our_status(
-    bench: Bench, words: tuple[str, ...], status: int, said: str
+    bench: Bench, words: tuple[str, ...], status: int, said: str, xdist: tuple[str, ...]
 ) -> None:
-    found, output = alone(bench, [PASSES], *words)
+    found, output = alone(bench, [PASSES], *words, *xdist)
     assert (found, said in output) == (status, True), output
+
+
+def test_a_conftest_that_cannot_be_imported_is_exit_3(bench: Bench) -> None:
+    (bench.path / "conftest.py").write_text("import no_such_module")
+    found, output = alone(bench, [PASSES])
+    assert (found, "no_such_module" in output) == (3, True), output
+
+
+def test_without_our_options_pytest_keeps_its_own_statuses(bench: Bench) -> None:
+    (bench.path / "test_own.py").write_text("def test_own(): pass")
+    for words, status in (((), 0), (("--no-such-flag",), 4), (("-k", "nothing"), 5)):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "test_own.py", "-c", "/dev/null"),
+                *("-p", "harness.plugin", *words),
+            ],
+            cwd=bench.path,
+            env={**bench.environment(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == status, done.stdout
 
 
 def test_a_file_that_cannot_be_imported_is_exit_3(bench: Bench) -> None:
@@ -93,3 +150,5 @@ def test_check_is_the_same_with_a_report(bench: Bench) -> None:
     (cell,) = bench.report().cells
     assert (cell.verdict, cell.provider, cell.simulated) == ("pass", "host", False)
     assert cell.ledger is None
+    since = {check.id: check.since for check in cell.checks}
+    assert since == {"small.kernel": None, "small.ping": date(2026, 11, 22)}

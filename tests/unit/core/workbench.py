@@ -27,7 +27,7 @@ def test_os(node):
     if fact(node, "os.id") != "debian":
         fail("it is no Debian", evidence=[fact(node, "os.id")])
 
-@check(id="small.ping", severity="major", title="It answers", remedy="wake it")
+@check(id="small.ping", severity="major", title="It answers", remedy="wake it", since="2026-11-22")
 def test_ping(node):
     node.transport.call("ping", timeout=5)
 

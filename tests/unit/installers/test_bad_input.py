@@ -19,7 +19,8 @@ from tests.unit.installers.test_trust import fresh
 
 SOURCES = Path(str(installers.__file__)).parent
 DOCS = Path(__file__).parents[3] / "docs"
-PAGE = (DOCS / "bad-input.md").read_text()
+# What comes after is the gate's, and tried where the gate is.
+PAGE = (DOCS / "bad-input.md").read_text().partition("\n## Reports, policies")[0]
 # Section of the page -> the installer that reads its keys.
 READERS = {
     "proxy": "proxy",

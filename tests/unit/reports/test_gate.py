@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from reports.gate import Finding, Level, judge
+from reports.findings import Finding, Level
+from reports.gate import judge
 from reports.model import BuildLedger, Cell, Ledger, RunVerdict, Violation
 from reports.summary import build_report
 from tests.unit.reports.sample import (
