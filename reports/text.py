@@ -1,4 +1,4 @@
-"""Text that comes from a node, made safe to show; and durations in words.
+"""Text that comes from a node, made safe to show; and durations and sizes in words.
 
 What a node says is never trusted: it may hold terminal escapes, characters that no XML file may
 hold, or marks that reorder what is read after them.
@@ -68,6 +68,22 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(number: int) -> str:
+    """Say a number of bytes as people do.
+
+    >>> [size(n) for n in (0, 999, 48_211, 371_402_118, 2_000_000_000)]
+    ['0 B', '999 B', '48.2 kB', '371 MB', '2.0 GB']
+    """
+    if number < 1000:
+        return f"{number} B"
+    value = float(number)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5:
+            break
+    return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"
 
 
 def count(number: int, one: str, many: str = "") -> str:
