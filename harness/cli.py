@@ -26,7 +26,8 @@ VERBS = {
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
-    "report": "print the report of a run as HTML, JUnit or Markdown",
+    "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",
+    "diff": "what is otherwise in one run than in another: verdicts, checks, facts, durations",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }

@@ -18,6 +18,8 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufffe\uffff]"
 )
+# A terminal that adds a return of its own to a line's ends it in two.
+_RETURN = re.compile(r"\r+\n|\r")
 _NOT_SLUG = re.compile(r"[^a-z0-9.]+")
 
 
@@ -29,7 +31,7 @@ def plain(text: str) -> str:
     """
     if not _UNSEEN.search(text):
         return text
-    text = _TERMINAL.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    text = _RETURN.sub("\n", _TERMINAL.sub("", text))
     return _UNSEEN.sub(_spell, text)
 
 
@@ -78,11 +80,8 @@ def size(number: int) -> str:
     """
     if number < 1000:
         return f"{number} B"
-    value = float(number)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.5:
-            break
+    power = 1 if number < 999_500 else 2 if number < 999_500_000 else 3
+    value, unit = number / 1000**power, ("", "kB", "MB", "GB")[power]
     return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"
 
 

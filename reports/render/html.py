@@ -14,7 +14,7 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -23,7 +23,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reports.model import Report
+from reports.model import CheckResult, Report
 from reports.render import overview, view
 from reports.render.view import CellView
 from reports.render.words import headline, mark, matrix_name
@@ -40,9 +40,8 @@ def render_html(report: Report) -> str:
     views = view.cell_views(report)
     run = report.run
     seconds = (run.finished - run.started).total_seconds() if run.finished else None
-    page = _templates().get_template("cell.html.j2")
-    kinds = overview.times(views)
-    pages, packed = _pages(views, page, kinds.kinds)
+    times = overview.times(views)
+    pages, packed = _pages(views, times.kinds)
     style, script = _own("report.css"), _own("report.js")
     return (
         _templates()
@@ -58,7 +57,7 @@ def render_html(report: Report) -> str:
             causes=overview.causes(views),
             grid=overview.grid(views),
             checks=overview.check_views(report.cells),
-            times=kinds,
+            times=times,
             cache=overview.cache_rows(report.cells),
             hosts=overview.hosts(report.cells),
             pages=pages,
@@ -74,14 +73,15 @@ def render_html(report: Report) -> str:
 
 
 def _pages(
-    views: Sequence[CellView], page: jinja2.Template, kinds: dict[str, int]
+    views: Sequence[CellView], kinds: dict[str, int]
 ) -> tuple[dict[str, Markup], dict[str, str]]:
     """Return the cells' pages by anchor: those in the file as they are, and the packed ones."""
+    page, check_rows = _templates().get_template("cell.html.j2"), _check_rows()
     room = PLAIN_LIMIT
     pages: dict[str, Markup] = {}
     packed: dict[str, str] = {}
     for item in sorted(views, key=lambda item: item.fine):
-        text = page.render(item=item, kinds=kinds)
+        text = page.render(item=item, kinds=kinds, check_rows=check_rows)
         room -= len(text)
         if room >= 0:
             pages[item.anchor] = Markup(text)  # noqa: S704 - Jinja has escaped it
@@ -89,6 +89,28 @@ def _pages(
             data = zlib.compress(text.encode("utf-8", "backslashreplace"), 6)
             packed[item.anchor] = base64.b64encode(data).decode("ascii")
     return pages, packed
+
+
+def _check_rows() -> Callable[[Sequence[CheckResult]], Markup]:
+    """Return what makes a table's rows of checks; the like of one is made once.
+
+    A thousand cells have the same two hundred checks: all but the time is the same for most.
+    """
+    macros: Any = _templates().get_template("macros.html.j2").module
+    known: dict[tuple[object, ...], str] = {}
+
+    def rows(checks: Sequence[CheckResult]) -> Markup:
+        lines = []
+        for check in checks:
+            key = (check.id, check.instance, check.title, check.severity, check.outcome,
+                   check.message, check.simulated)  # fmt: skip
+            begin = known.get(key)
+            if begin is None:
+                begin = known[key] = str(macros.check_row(check))
+            lines.append(f'{begin}<td class="num">{duration(check.seconds)}</td></tr>')
+        return Markup("\n".join(lines))  # noqa: S704 - the macro has escaped its part
+
+    return rows
 
 
 def _own(name: str) -> str:
@@ -117,6 +139,8 @@ def _templates() -> jinja2.Environment:
         moment=_moment,
         value=view.value_text,
         excerpt=view.excerpt,
+        ends_matter=view.ends_matter,
+        seen=view.seen,
         name=view.check_name,
         mark=mark,
         n=count,

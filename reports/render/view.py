@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ from reports.model import (
 )
 from reports.render.words import mark, verdict_words
 from reports.summary import Standing, count_checks, elapsed, placed, standing, unproved, violations
-from reports.text import duration, head, slug, tail
+from reports.text import duration, head, plain, slug, tail
 
 EVIDENCE_LIMIT = 8_000
 """Characters of one piece of evidence; the whole of it is in the capsule."""
 
 _TONES: dict[Standing, str] = {"fine": "pass", "fail": "fail", "error": "error", "not-run": "none"}
 _ENDS_MATTER = ("serial", "journal", "console", "ledger")
+
+_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 THINNEST = 0.4
 """Per cent. A phase that took no time is still to be seen on a timeline."""
@@ -170,8 +173,26 @@ def excerpt(item: Evidence) -> tuple[str, int]:
 
     Of a console or a journal the end says most, of anything else the beginning.
     """
-    cut = tail if item.kind in _ENDS_MATTER else head
-    return cut(item.text, EVIDENCE_LIMIT)
+    cut = tail if ends_matter(item) else head
+    return cut(_BLANK.sub("\n\n", plain(item.text)), EVIDENCE_LIMIT)
+
+
+def ends_matter(item: Evidence) -> bool:
+    """Whether the end of a piece of evidence says most."""
+    return item.kind in _ENDS_MATTER
+
+
+def seen(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Return a check's evidence with its lines (pieces without a name) in one piece, the first."""
+    lines = [item for item in evidence if item.kind == "text" and not item.title and not item.path]
+    if not lines:
+        return [*evidence]
+    one = Evidence(
+        title="what was seen",
+        text="\n".join(item.text for item in lines),
+        simulated=any(item.simulated for item in lines),
+    )
+    return [one, *(item for item in evidence if item not in lines)]
 
 
 def value_text(value: Any) -> str:
