@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import pwd
 import shutil
 import subprocess
@@ -65,6 +66,7 @@ def examine(out: Path = Path("out")) -> list[Finding]:
         *(_program(name, *about) for name, about in PROGRAMS.items()),
         _firmware(),
         _keyring(),
+        _browser(),
         namespaces(),
         *_subordinate_ids(),
         _accelerator(),
@@ -136,6 +138,19 @@ def _keyring() -> Finding:
     if any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
         return Finding(name, "ok", "/usr/share/keyrings", why)
     return Finding(name, "missing", "not installed", why, _apt_fix(package), (package,))
+
+
+def _browser() -> Finding:
+    """Only tests and a bench want one; Ubuntu has no package of it, but a snap."""
+    why = "the tests look at the HTML report with it"
+    name, packages = "Chromium", ("chromium", "chromium-driver")
+    missing = [p for p in ("chromium", "chromedriver") if shutil.which(p, path=PATH) is None]
+    if not missing:
+        return Finding(name, "ok", str(shutil.which("chromium", path=PATH)), why)
+    what = f"there is no {' and no '.join(missing)}: those tests are skipped"
+    if platform.freedesktop_os_release().get("ID") != "debian":
+        return Finding(name, "note", what, why)
+    return Finding(name, "note", what, why, _apt_fix(*packages), packages)
 
 
 def namespaces() -> Finding:
