@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -266,11 +267,16 @@ def _evidence(capsule: Path) -> list[model.Evidence]:
 
 
 def _request(line: str) -> str:
-    """A row of the proxy's log for people: when, what came of it, what was asked for, by whom."""
+    """A row of the proxy's log for people: when, what came of it, what was asked for, by whom.
+
+    What may be secret in an address (a user, a signature in its query) stays in the capsule.
+    """
     try:
         row = json.loads(line)
         when = datetime.fromtimestamp(float(row["ts"]), UTC).strftime("%H:%M:%S")
-        words = (when, row["status"], row["squid"], row["method"], row["url"], row["ua"])
+        address, asked, _ = str(row["url"]).partition("?")
+        address = re.sub(r"//[^/]*@", "//", address) + ("?…" if asked else "")
+        words = (when, row["status"], row["squid"], row["method"], address, row["ua"])
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
-        return line
+        return "a row that cannot be read"
     return " ".join(str(word) for word in words if word not in (None, ""))
