@@ -55,6 +55,7 @@ def render_html(report: Report) -> str:
             seconds=seconds,
             cells=views,
             causes=overview.causes(views),
+            opened=overview.CAUSES_OPEN,
             grid=overview.grid(views),
             checks=overview.check_views(report.cells),
             times=times,

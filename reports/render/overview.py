@@ -15,6 +15,9 @@ from reports.summary import Standing, count_checks
 DENSE = 60
 """Cells. A larger matrix shows one sign for each, so that it can still be seen at a glance."""
 
+CAUSES_OPEN = 4
+"""Causes that are shown at once, so that the matrix is still to be seen; the others open."""
+
 CAUSE_CELLS = 12
 """Cells that are named beside a cause; the table shows the others."""
 
