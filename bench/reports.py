@@ -69,7 +69,9 @@ def bench_report_thousand_opens() -> Measurement:
     from tests.lab.browser import BROWSER, DRIVER, browser, show
 
     if not (BROWSER and DRIVER):
-        sys.exit("report_thousand_opens: no chromium and chromedriver; airlock doctor --fix")
+        sys.exit(
+            "report_thousand_opens: no chromium and chromedriver; airlock doctor --fix --tests"
+        )
     with tempfile.TemporaryDirectory(prefix="airlock-bench-") as folder, browser() as driver:
         page = Path(folder) / "index.html"
         page.write_text(render_html(_large()[1]), encoding="utf-8")

@@ -47,6 +47,19 @@ def test_a_browser_is_for_tests_only(
     assert finding.level == "note"
     assert len(finding.packages) == packages
     assert "no chromium and no chromedriver" in finding.what
+    assert finding in doctor.examine(tests=True)
+    assert finding not in doctor.examine()
+
+
+def test_without_root_what_is_only_noted_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(
+        "harness.doctor.shutil.which", lambda name, **_: name if name == "apt-get" else None
+    )
+    note = doctor.Finding("x", "note", "", "", packages=("some-package",))
+    doctor.fix([note], lambda line: pytest.fail(line))
+    with pytest.raises(InfraError, match="needs root"):
+        doctor.fix([note, doctor.Finding("y", "missing", "", "", packages=("b",))], lambda _: None)
 
 
 def test_a_full_disk_is_said_before_anything_is_built(

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from reports.model import Evidence, Phase, Report
-from reports.render import html
+from reports.render import html, overview
 from reports.render.html import render_html
 from reports.render.view import EVIDENCE_LIMIT
 from reports.summary import build_report
@@ -183,7 +183,9 @@ def test_is_accessible_in_structure(page: Page) -> None:
 @pytest.mark.parametrize("room", [html.PLAIN_LIMIT, 0], ids=["plain", "packed"])
 def test_hostile_text_stays_text(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "PLAIN_LIMIT", room)
+    monkeypatch.setattr(overview, "DENSE", room)
     source = render_html(hostile_report())
+    assert ('class="matrix dense"' in source) == (room == 0)
     assert source.count("<style>") == 1
     pages = [source, *unpacked(source)]
     assert len(pages) == (1 if room else 7)
