@@ -189,7 +189,8 @@ def _lonely(check: CheckResult, way: Literal["new", "gone"]) -> Difference:
         way=way,
         name=check_name(check),
         text=f"is {way}: {check.outcome}",
-        **{"after" if way == "new" else "before": check.outcome},
+        before=check.outcome if way == "gone" else None,
+        after=check.outcome if way == "new" else None,
     )
 
 
