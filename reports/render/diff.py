@@ -35,10 +35,11 @@ def render_diff(diff: Diff) -> str:
 
 
 def _together(found: Iterable[Difference]) -> list[list[Difference]]:
-    """Checks that went the same way for the same reason in the same cells are one line."""
+    """What went the same way for the same reason is one line: checks of the same cells, cells."""
     groups: dict[tuple[object, ...], list[Difference]] = {}
     for number, item in enumerate(found):
-        key = (item.way, item.text, item.reason, item.cells, item.area == "check" or number)
+        place = {"check": item.cells, "cell": ()}.get(item.area, number)
+        key = (item.way, item.text, item.reason, place)
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 

@@ -29,7 +29,7 @@ from reports.render.view import CellView
 from reports.render.words import headline, mark, matrix_name
 from reports.text import count, duration, plain, size
 
-PLAIN_LIMIT = 2_000_000
+PLAIN_LIMIT = 1_000_000
 """Characters of cells' pages that are in the file as they are; those in trouble come first."""
 
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)

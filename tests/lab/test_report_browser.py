@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ def _focused(driver: webdriver.Chrome) -> str:
     ))  # fmt: skip
 
 
+def _there(selector: str) -> Callable[[webdriver.Chrome], bool]:
+    """A condition to wait for: something matches the selector."""
+    return lambda driver: bool(driver.find_elements(By.CSS_SELECTOR, selector))
+
+
 def _shown(driver: webdriver.Chrome, selector: str) -> list[str]:
     return [e.text for e in driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()]
 
@@ -107,12 +112,8 @@ def test_a_hostile_node_runs_nothing(
     assert len(anchors) == 6
     for anchor in anchors:
         driver.execute_script("location.hash = arguments[0]", anchor)
-        WebDriverWait(driver, 10).until(
-            lambda d, at=anchor: not d.execute_script(
-                "return document.getElementById(arguments[0]).matches('[data-packed]')"
-                " || !document.getElementById(arguments[0]).querySelector('.facts')", at
-            )
-        )  # fmt: skip
+        selector = f"[id='{anchor}']:not([data-packed]) .facts"
+        WebDriverWait(driver, 10).until(_there(selector))
     assert "<script>alert(1)</script>" in driver.page_source.replace("&lt;", "<").replace(
         "&gt;", ">"
     )

@@ -150,6 +150,7 @@ def test_what_fails_now_is_worse_and_told_once_for_many_cells() -> None:
         ("worse", "modules.signature", 30),
         ("unknown", "hygiene.machine-id", 30),
     ]
+    assert " and 25 more: as expected → failed\n" in render_diff(diff)
     assert "✗ modules.signature: pass → fail (all 30 cells)\n      nvidia.ko carries no" in (
         render_diff(diff)
     )
