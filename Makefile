@@ -24,21 +24,21 @@ run: $(READY) ## the default matrix; the result is out/latest/index.html
 	@$(BIN)/airlock run $(ARGS)
 
 test: $(READY) ## the required suite
-	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
+	@$(PART) system 600 $(BIN)/airlock doctor --fix --tests --quiet
 	@status=0; \
 	$(PART) unit 600 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 8 -m "not slow" $(ARGS) || status=$$?; \
 	$(PART) lab 1080 $(BIN)/pytest tests/lab -n 2 --dist loadgroup --durations 12 -m "not slow" $(ARGS) || status=$$?; \
 	exit $$status
 
 test-all: $(READY) ## every test
-	@$(PART) system 600 $(BIN)/airlock doctor --fix --quiet
+	@$(PART) system 600 $(BIN)/airlock doctor --fix --tests --quiet
 	@status=0; \
 	$(PART) unit 900 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 8 $(ARGS) || status=$$?; \
 	$(PART) lab 5400 $(BIN)/pytest tests/lab -n 2 --dist loadgroup --durations 12 $(ARGS) || status=$$?; \
 	exit $$status
 
 bench: $(READY) ## measurements; ONLY=name measures one anew
-	@$(BIN)/airlock doctor --fix --quiet
+	@$(BIN)/airlock doctor --fix --tests --quiet
 	@$(BIN)/python -m bench $(ONLY)
 
 lint: $(READY) ## what tests/unit/test_house.py runs, by hand

@@ -14,7 +14,7 @@ from harness.state import state_dir
 from harness.sweep import remove_tree, sweep
 
 #: Packages that no program of ``PROGRAMS`` stands for.
-FURTHER = ("ovmf", "debian-archive-keyring", "python3-venv")
+FURTHER = ("ovmf", "debian-archive-keyring", "python3-venv", "chromium", "chromium-driver")
 
 
 def main() -> int:

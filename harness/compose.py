@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 #: Lines of a serial console that go into a report; the whole of it is in the capsule.
 TAIL_LINES = 60
+#: Rows of the proxy's log that go into the report of a cell that is not fine.
+LEDGER_ROWS = 40
 
 
 def compose(
@@ -234,17 +237,46 @@ def _provenance(found: Mapping[str, Any]) -> model.Provenance:
 
 
 def _evidence(capsule: Path) -> list[model.Evidence]:
-    """The tails of the console and of what else the capsule holds as a log."""
+    """The tails of the consoles, of what else the capsule holds as a log, and of the ledger."""
     found = []
     for log in sorted(capsule.glob("*.log")):
         lines = log.read_text(errors="replace").splitlines()
         if lines:
+            console = "serial" in log.name or "console" in log.name
             found.append(
                 model.Evidence(
-                    kind="serial" if log.name.startswith("serial") else "text",
+                    kind="serial" if console else "text",
                     title=log.name,
                     text="\n".join(lines[-TAIL_LINES:]),
                     path=log.name,
                 )
             )
+    for rows in sorted(capsule.glob("*requests.jsonl")):
+        lines = rows.read_text(errors="replace").splitlines()
+        if lines:
+            stage = "the build" if rows.name.startswith("build") else "the running node"
+            found.append(
+                model.Evidence(
+                    kind="ledger",
+                    title=f"last requests of {stage} at the proxy",
+                    text="\n".join(_request(line) for line in lines[-LEDGER_ROWS:]),
+                    path=rows.name,
+                )
+            )
     return found
+
+
+def _request(line: str) -> str:
+    """A row of the proxy's log for people: when, what came of it, what was asked for, by whom.
+
+    What may be secret in an address (a user, a signature in its query) stays in the capsule.
+    """
+    try:
+        row = json.loads(line)
+        when = datetime.fromtimestamp(float(row["ts"]), UTC).strftime("%H:%M:%S")
+        address, asked, _ = str(row["url"]).partition("?")
+        address = re.sub(r"//[^/]*@", "//", address) + ("?…" if asked else "")
+        words = (when, row["status"], row["squid"], row["method"], address, row["ua"])
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return "a row that cannot be read"
+    return " ".join(str(word) for word in words if word not in (None, ""))

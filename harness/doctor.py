@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import pwd
 import shutil
 import subprocess
@@ -59,12 +60,16 @@ PROGRAMS = {
 }
 
 
-def examine(out: Path = Path("out")) -> list[Finding]:
-    """Look at everything. Takes a few seconds where KVM has to be tried."""
+def examine(out: Path = Path("out"), *, tests: bool = False) -> list[Finding]:
+    """Look at everything. Takes a few seconds where KVM has to be tried.
+
+    ``tests``: at what the project's own tests and benches want as well.
+    """
     return [
         *(_program(name, *about) for name, about in PROGRAMS.items()),
         _firmware(),
         _keyring(),
+        *([_browser()] if tests else []),
         namespaces(),
         *_subordinate_ids(),
         _accelerator(),
@@ -78,13 +83,16 @@ def fix(findings: Iterable[Finding], say: Callable[[str], None]) -> None:
 
     Nothing of the host is removed (``--no-remove``) and no service is set up by these packages.
     """
-    packages = sorted({package for finding in findings for package in finding.packages})
+    root = [] if os.geteuid() == 0 else ["sudo"]
+    can = not root or shutil.which("sudo") is not None
+    # What is only noted is worth no error.
+    wanted = [finding for finding in findings if can or finding.level == "missing"]
+    packages = sorted({package for finding in wanted for package in finding.packages})
     if not packages:
         return
     if shutil.which("apt-get") is None:
         raise InfraError("there is no apt-get here", hint=f"install: {' '.join(packages)}")
-    root = [] if os.geteuid() == 0 else ["sudo"]
-    if root and shutil.which("sudo") is None:
+    if not can:
         raise InfraError(
             "installing packages needs root, and there is no sudo",
             hint=f"as root: apt-get install {' '.join(packages)}",
@@ -136,6 +144,19 @@ def _keyring() -> Finding:
     if any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
         return Finding(name, "ok", "/usr/share/keyrings", why)
     return Finding(name, "missing", "not installed", why, _apt_fix(package), (package,))
+
+
+def _browser() -> Finding:
+    """Only tests and benches want one; Ubuntu has no package of it, but a snap."""
+    why = "the tests look at the HTML report with it"
+    name, packages = "Chromium", ("chromium", "chromium-driver")
+    missing = [p for p in ("chromium", "chromedriver") if shutil.which(p, path=PATH) is None]
+    if not missing:
+        return Finding(name, "ok", str(shutil.which("chromium", path=PATH)), why)
+    what = f"there is no {' and no '.join(missing)}: those tests are skipped"
+    if platform.freedesktop_os_release().get("ID") != "debian":
+        return Finding(name, "note", what, why)
+    return Finding(name, "note", what, why, _apt_fix(*packages), packages)
 
 
 def namespaces() -> Finding:

@@ -1,4 +1,4 @@
-"""Text that comes from a node, made safe to show; and durations in words.
+"""Text that comes from a node, made safe to show; and durations and sizes in words.
 
 What a node says is never trusted: it may hold terminal escapes, characters that no XML file may
 hold, or marks that reorder what is read after them.
@@ -18,6 +18,8 @@ _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufffe\uffff]"
 )
+# A terminal that adds a return of its own to a line's ends it in two.
+_RETURN = re.compile(r"\r+\n|\r")
 _NOT_SLUG = re.compile(r"[^a-z0-9.]+")
 
 
@@ -29,7 +31,7 @@ def plain(text: str) -> str:
     """
     if not _UNSEEN.search(text):
         return text
-    text = _TERMINAL.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    text = _RETURN.sub("\n", _TERMINAL.sub("", text))
     return _UNSEEN.sub(_spell, text)
 
 
@@ -68,6 +70,19 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(number: int) -> str:
+    """Say a number of bytes as people do.
+
+    >>> [size(n) for n in (0, 999, 48_211, 371_402_118, 2_000_000_000)]
+    ['0 B', '999 B', '48.2 kB', '371 MB', '2.0 GB']
+    """
+    if number < 1000:
+        return f"{number} B"
+    power = 1 if number < 999_500 else 2 if number < 999_500_000 else 3
+    value, unit = number / 1000**power, ("", "kB", "MB", "GB")[power]
+    return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"
 
 
 def count(number: int, one: str, many: str = "") -> str:

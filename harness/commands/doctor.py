@@ -13,6 +13,9 @@ MARKS = {"ok": "✓", "note": "·", "missing": "✗"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("--fix", action="store_true", help="install the packages that are missing")
+    parser.add_argument(
+        "--tests", action="store_true", help="also what the project's own tests want (a browser)"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--quiet", action="store_true", help="only what is missing")
 
@@ -23,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
 
     from harness.doctor import examine, fix
 
-    findings = examine()
+    findings = examine(tests=args.tests)
     if args.fix and any(finding.packages for finding in findings):
         fix(findings, lambda line: print(line, file=sys.stderr))
-        findings = examine()
+        findings = examine(tests=args.tests)
     missing = [finding for finding in findings if finding.level == "missing"]
     if args.json:
         import json

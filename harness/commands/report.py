@@ -9,7 +9,12 @@ from pathlib import Path
 from installers.exits import Exit
 
 #: Option -> the file a run has it in.
-KINDS = {"html": "index.html", "junit": "junit.xml", "md": "summary.md"}
+KINDS = {
+    "html": "index.html",
+    "junit": "junit.xml",
+    "md": "summary.md",
+    "ctrf": "ctrf.json",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,23 +31,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a report again; without a choice, all three into the run's directory."""
+    """Print a report again; without a choice, all of them into the run's directory."""
     from harness.errors import UsageError
     from reports.errors import ReportError
     from reports.read import find_report, read_report
-    from reports.render.html import render_html
-    from reports.render.junit import render_junit
-    from reports.render.markdown import render_markdown
+    from reports.render.files import RENDERINGS
     from reports.write import write_atomically
 
-    renderers = {"html": render_html, "junit": render_junit, "md": render_markdown}
     chosen = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
     chosen = chosen or dict.fromkeys(KINDS, "")
     try:
         report = read_report(args.report)
         directory = find_report(Path(args.report)).parent
         for kind, target in chosen.items():
-            text = renderers[kind](report)
+            text = RENDERINGS[kind][1](report)
             if target == "-":
                 sys.stdout.write(text)
                 continue

@@ -1,9 +1,10 @@
-"""What the HTML page shows, worked out before the template runs: a template only prints."""
+"""What a cell's page shows, worked out before the template runs: a template only prints."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,23 +20,21 @@ from reports.model import (
     Evidence,
     Phase,
     Report,
-    Severity,
 )
 from reports.render.words import mark, verdict_words
 from reports.summary import Standing, count_checks, elapsed, placed, standing, unproved, violations
-from reports.text import duration, head, slug, tail
-
-FULL_TABLE_LIMIT = 20_000
-"""Checks. A larger report lists the passed ones by name only, so that it stays small and quick."""
-
-PAGE_LIMIT = 1_000
-"""Cells. In a larger report only those that are not fine have a page: nobody reads the others."""
+from reports.text import duration, head, plain, slug, tail
 
 EVIDENCE_LIMIT = 8_000
 """Characters of one piece of evidence; the whole of it is in the capsule."""
 
 _TONES: dict[Standing, str] = {"fine": "pass", "fail": "fail", "error": "error", "not-run": "none"}
-_ENDS_MATTER = ("serial", "journal", "console")
+_ENDS_MATTER = ("serial", "journal", "console", "ledger")
+
+_BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
+
+THINNEST = 0.4
+"""Per cent. A phase that took no time is still to be seen on a timeline."""
 
 
 @dataclass(frozen=True)
@@ -48,49 +47,46 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A bar with its name: ``width`` is per cent of the longest one's."""
+
+    name: str
+    number: int
+    width: float
+
+
+@dataclass(frozen=True)
 class CellView:
-    """A cell with everything its page needs. ``tone`` is the colour's name, ``anchor`` an id."""
+    """A cell with everything its page needs. ``tone`` is the colour's name, ``anchor`` an id.
+
+    ``before`` and ``after`` are the anchors of its neighbours (or empty).
+    """
 
     cell: Cell
     anchor: str
+    before: str
+    after: str
     tone: str
     mark: str
     words: str
     label: str
-    fine: bool
-    page: bool
+    standing: Standing
     counts: CheckCounts
     violations: int
     seconds: float
     failures: list[Failure]
     unverified: list[CheckResult]
-    skipped: list[CheckResult]
-    passed_by_area: list[tuple[str, str]]
     bars: list[Bar]
-    consoles: list[Evidence]
+    hosts: list[Share]
     evidence: list[Evidence]
     build_order: str
     reason: str
     origin: str
 
-
-@dataclass(frozen=True)
-class CheckView:
-    """One check over all cells; ``counts`` are the outcomes of its instances."""
-
-    id: str
-    title: str
-    severity: Severity
-    remedy: str
-    counts: CheckCounts
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The matrix: images × scenarios, with the cells (one per profile and provider) in each."""
-
-    scenarios: list[str]
-    rows: list[tuple[str, list[list[CellView]]]]
+    @property
+    def fine(self) -> bool:
+        """Whether the cell is what its matrix expects."""
+        return self.standing == "fine"
 
 
 def cell_views(report: Report) -> list[CellView]:
@@ -100,76 +96,70 @@ def cell_views(report: Report) -> list[CellView]:
         field: len({getattr(cell, field) for cell in report.cells}) > 1
         for field in ("profile", "provider")
     }
-    views = []
+    anchors = []
     for cell in report.cells:
         name = f"cell-{slug(cell.id)}"
         used[name] += 1
         # "_" is in no slug, so a numbered anchor can never meet another cell's.
-        anchor = name if used[name] == 1 else f"{name}_{used[name]}"
+        anchors.append(name if used[name] == 1 else f"{name}_{used[name]}")
+    views = []
+    for cell, before, anchor, after in zip(
+        report.cells, ["", *anchors], anchors, [*anchors[1:], ""], strict=False
+    ):
         label = ", ".join(getattr(cell, field) for field, many in varies.items() if many)
-        views.append(_cell_view(cell, anchor, label, few=len(report.cells) <= PAGE_LIMIT))
+        views.append(_cell_view(cell, (before, anchor, after), label))
     return views
 
 
-def _cell_view(cell: Cell, anchor: str, label: str, *, few: bool) -> CellView:
+def _cell_view(cell: Cell, anchors: tuple[str, str, str], label: str) -> CellView:
     counts_as = standing(cell)
     refused_well = cell.verdict == "refused" and counts_as == "fine"
-    page = few or counts_as != "fine"
-    passed: dict[str, list[str]] = {}
-    for check in cell.checks:
-        if page and check.outcome == "pass":
-            area, _, rest = check.id.partition(".")
-            passed.setdefault(area, []).append(check_name(check, rest or area))
+    before, anchor, after = anchors
     return CellView(
         cell=cell,
         anchor=anchor,
+        before=before,
+        after=after,
         tone="refused" if refused_well else _TONES[counts_as],
         mark=mark("refused" if cell.verdict == "refused" else counts_as),
         words=verdict_words(cell),
         label=label,
-        fine=counts_as == "fine",
-        page=page,
+        standing=counts_as,
         counts=count_checks(cell.checks),
         violations=violations(cell),
         seconds=elapsed(cell),
         failures=fold(cell.checks),
         unverified=[check for check in cell.checks if check.outcome == "not-verified"],
-        skipped=[check for check in cell.checks if check.outcome == "skip"],
-        passed_by_area=[(area, ", ".join(names)) for area, names in passed.items()],
-        bars=_bars(cell) if page else [],
-        consoles=[item for item in cell.evidence if item.kind == "serial"],
-        evidence=[item for item in cell.evidence if item.kind != "serial"],
+        bars=bars(cell.phases, elapsed(cell)),
+        hosts=shares(Counter(cell.ledger.hosts) if cell.ledger else Counter()),
+        evidence=sorted(cell.evidence, key=lambda item: item.kind != "serial"),
         build_order=_build_order(cell.ledger.build if cell.ledger else None),
         reason=cell.reason or unproved(cell),
         origin=_origin(cell),
     )
 
 
-def grid(views: Sequence[CellView]) -> Grid:
-    """Lay cells out as images × scenarios, both in the order in which they first come."""
-    scenarios = list(dict.fromkeys(view.cell.scenario for view in views))
-    by_place: dict[tuple[str, str], list[CellView]] = {}
-    for view in views:
-        by_place.setdefault((view.cell.image.name, view.cell.scenario), []).append(view)
-    return Grid(
-        scenarios,
-        [
-            (image, [by_place.get((image, scenario), []) for scenario in scenarios])
-            for image in dict.fromkeys(view.cell.image.name for view in views)
-        ],
-    )
-
-
-def check_views(cells: Iterable[Cell]) -> list[CheckView]:
-    """Return every check of a report once, by id."""
-    by_id: dict[str, list[CheckResult]] = {}
-    for cell in cells:
-        for check in cell.checks:
-            by_id.setdefault(check.id, []).append(check)
+def bars(phases: Sequence[Phase], whole: float) -> list[Bar]:
+    """Place phases on a timeline that is ``whole`` seconds long; one inside another comes later."""
+    whole = whole or 1.0
     return [
-        CheckView(name, found[0].title, found[0].severity, found[0].remedy, count_checks(found))
-        for name, found in sorted(by_id.items())
+        Bar(
+            phase,
+            round(min(100 * begin / whole, 100 - THINNEST), 2),
+            round(max(100 * phase.seconds / whole, THINNEST), 2),
+        )
+        for phase, begin in placed(phases)
     ]
+
+
+def shares(numbers: Counter[str], limit: int = 0) -> list[Share]:
+    """Return the largest first; past ``limit`` (0: none) the rest is one bar, its name in words."""
+    ranked = numbers.most_common()
+    if limit and len(ranked) > limit:
+        rest = ranked[limit:]
+        ranked = [*ranked[:limit], (f"{len(rest)} more", sum(number for _, number in rest))]
+    longest = max((number for _, number in ranked), default=0) or 1
+    return [Share(name, number, round(100 * number / longest, 2)) for name, number in ranked]
 
 
 def check_name(check: CheckResult, base: str = "") -> str:
@@ -183,8 +173,26 @@ def excerpt(item: Evidence) -> tuple[str, int]:
 
     Of a console or a journal the end says most, of anything else the beginning.
     """
-    cut = tail if item.kind in _ENDS_MATTER else head
-    return cut(item.text, EVIDENCE_LIMIT)
+    cut = tail if ends_matter(item) else head
+    return cut(_BLANK.sub("\n\n", plain(item.text)), EVIDENCE_LIMIT)
+
+
+def ends_matter(item: Evidence) -> bool:
+    """Whether the end of a piece of evidence says most."""
+    return item.kind in _ENDS_MATTER
+
+
+def seen(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Return a check's evidence with its lines (pieces without a name) in one piece, the first."""
+    lines = [item for item in evidence if item.kind == "text" and not item.title and not item.path]
+    if not lines:
+        return [*evidence]
+    one = Evidence(
+        title="what was seen",
+        text="\n".join(item.text for item in lines),
+        simulated=any(item.simulated for item in lines),
+    )
+    return [one, *(item for item in evidence if item not in lines)]
 
 
 def value_text(value: Any) -> str:
@@ -202,14 +210,6 @@ def _origin(cell: Cell) -> str:
     if not where or where.startswith("/") or ":" in where:
         return ""
     return f"{quote(where)}/index.html"
-
-
-def _bars(cell: Cell) -> list[Bar]:
-    whole = elapsed(cell) or 1.0
-    return [
-        Bar(phase, round(100 * begin / whole, 2), round(100 * phase.seconds / whole, 2))
-        for phase, begin in placed(cell.phases)
-    ]
 
 
 def _build_order(build: BuildLedger | None) -> str:

@@ -36,6 +36,32 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
     assert found("KVM").level == "note"
 
 
+@pytest.mark.parametrize(("system", "packages"), [("debian", 2), ("ubuntu", 0)])
+def test_a_browser_is_for_tests_only(
+    system: str, packages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ubuntu's package of that name installs a snap: it is not asked for."""
+    monkeypatch.setattr(doctor, "PATH", "/nowhere")
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: {"ID": system})
+    finding = doctor._browser()
+    assert finding.level == "note"
+    assert len(finding.packages) == packages
+    assert "no chromium and no chromedriver" in finding.what
+    assert finding in doctor.examine(tests=True)
+    assert finding not in doctor.examine()
+
+
+def test_without_root_what_is_only_noted_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(
+        "harness.doctor.shutil.which", lambda name, **_: name if name == "apt-get" else None
+    )
+    note = doctor.Finding("x", "note", "", "", packages=("some-package",))
+    doctor.fix([note], lambda line: pytest.fail(line))
+    with pytest.raises(InfraError, match="needs root"):
+        doctor.fix([note, doctor.Finding("y", "missing", "", "", packages=("b",))], lambda _: None)
+
+
 def test_a_full_disk_is_said_before_anything_is_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,20 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.report import KINDS
 from reports import text
 from reports.render.__main__ import main
-from reports.render.files import write_renderings
+from reports.render.files import RENDERINGS, write_renderings
 from reports.summary import build_report
 from reports.write import write_report
 from tests.unit.reports.hostile import ATTACK
 from tests.unit.reports.sample import good_report, make_cell, make_run
 
 
-def test_all_three_are_written(tmp_path: Path) -> None:
+def test_all_are_written(tmp_path: Path) -> None:
     paths = write_renderings(good_report(), tmp_path)
-    assert sorted(path.name for path in paths) == ["index.html", "junit.xml", "summary.md"]
+    assert sorted(path.name for path in paths) == [
+        *("ctrf.json", "index.html", "junit.xml", "summary.md")
+    ]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_the_command_knows_every_rendering() -> None:
+    assert {kind: name for kind, (name, _) in RENDERINGS.items()} == KINDS
 
 
 def test_command(tmp_path: Path) -> None:
