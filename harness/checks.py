@@ -243,6 +243,16 @@ def _expects(name: str, key: str, needs: str) -> Requirement:
     )
 
 
+def _cards(name: str, needs: str, key: str = "gpu") -> Requirement:
+    """Of a check of the cards: a lab knows whether its node has any, and a host has to be asked."""
+
+    def why_not(node: Node) -> str:
+        ruled_out = node.expect.get("gpu") is False and not node.expect.get(key)
+        return f"does not apply: needs {needs}" if ruled_out else ""
+
+    return Requirement(name, needs, why_not)
+
+
 def _ledger_why_not(node: Node) -> str:
     return "" if node.ledger else "does not apply: nothing recorded this node's traffic"
 
@@ -267,5 +277,9 @@ repository = _expects("repository", "repository", "a package repository with a p
 google = _expects("google", "google_url", "Google's services reached past the proxy")
 deferred = _expects("deferred", "deferred", "a profile with the deferred configuration")
 refusing = _expects("refusing", "refuses", "a network that should refuse what it does not allow")
+gpu = _cards("gpu", "a GPU")
+cuda = _cards("cuda", "a GPU or the CUDA toolkit", "cuda")
+frameworks = _cards("frameworks", "a GPU and a framework")
+containers = _cards("containers", "a GPU or a container runtime for GPUs", "container_runtime")
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)
 build_ledger = Requirement("build-ledger", "a recorded image build", _build_why_not)

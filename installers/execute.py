@@ -6,8 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
+
+import installers
 
 # What a command sees is the same over every transport; a login shell asks for more itself.
 ENVIRONMENT = {
@@ -17,6 +20,15 @@ ENVIRONMENT = {
 }
 # Bytes of each stream that go back; more would not fit one message with room to spare.
 MAX_OUTPUT = 8 << 20
+
+
+def node_argv() -> list[str]:
+    """How to start this node file again: the .pyz we run from, or the package in a source tree."""
+    archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
+    if archive:
+        return [sys.executable, str(Path(archive).resolve())]
+    tree = str(Path(__file__).resolve().parent.parent)
+    return ["/usr/bin/env", f"PYTHONPATH={tree}", sys.executable, "-m", "installers"]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -18,7 +18,9 @@ from typing import Any, Optional
 from installers.asn1 import Certificate
 from installers.collect import (
     built,
+    containers,
     efi,
+    gpu,
     gpuconfig,
     hygiene,
     keyservers,
@@ -60,8 +62,9 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
-    "gpu_config",
+    *("gpu_config", "gpu", "containers"),
 )
+NOT_TRIED = "nobody asked this node to try its cards; only `airlock check` and a lab with cards do"
 
 
 class Collector:
@@ -69,7 +72,7 @@ class Collector:
 
     ``controls``, ``probes`` and ``searched`` are what the operations found last, as the facts
     repeat it; they are empty until then. ``no_controls`` says why there are none, if they were
-    asked for and could not be run.
+    asked for and could not be run. ``cards`` is None until somebody had them tried.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -78,6 +81,7 @@ class Collector:
         self.no_controls = ""
         self.probes: list[dict[str, Any]] = []
         self.searched: dict[str, Any] = {}
+        self.cards: Optional[dict[str, Any]] = None
         self._seen = modules.Seen()
         self._variables = efi.Variables()
 
@@ -97,6 +101,9 @@ class Collector:
         if self.no_controls:
             facts["unreadable"] = {**facts["unreadable"], "controls": self.no_controls}
         facts["probes"] = self.probes
+        facts["cards"] = self.cards
+        if self.cards is None:
+            facts["unreadable"] = {**facts["unreadable"], "cards": NOT_TRIED}
         if self.searched and facts["hygiene"]:
             keys = {*facts["hygiene"]["private_keys"], *self.searched["private_keys"]}
             facts["hygiene"] = {
@@ -177,6 +184,8 @@ class _Look:
             "kernel_log_flags": self.area("kernel_log_flags", kmsg.collect),
         }
         facts["gpu_config"] = self.area("gpu_config", gpuconfig.collect, manager.get("units"))
+        facts["gpu"] = self.area("gpu", gpu.collect)
+        facts["containers"] = self.area("containers", containers.collect)
         facts["timings"] = self.timings
         facts["unreadable"] = self.reader.unreadable
         facts["clock"] = time.time()
@@ -205,11 +214,20 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="airlock-node.pyz facts", description=__doc__)
     parser.add_argument("--root", default="/", metavar="DIR", help="root of a mounted image")
     parser.add_argument("--nonce", metavar="TEXT", help="is echoed in the facts")
+    parser.add_argument("--cards", action="store_true", help="try the cards first; takes minutes")
     parser.add_argument("--json", action="store_true", help="on one line, for programs")
     options = parser.parse_args(argv)
     if not Path(options.root).is_dir():
         print(f"facts: {options.root} is not a directory", file=sys.stderr)
         return Exit.USAGE
-    facts = Collector(options.root).collect(options.nonce)
+    if options.cards and Path(options.root).resolve() != Path("/"):
+        print(f"facts: the cards of {options.root} cannot be tried: it does not run", file=sys.stderr)
+        return Exit.USAGE
+    collector = Collector(options.root)
+    if options.cards:
+        from installers.collect import cards
+
+        collector.cards = cards.Trial().collect()
+    facts = collector.collect(options.nonce)
     print(json.dumps(facts, indent=None if options.json else 1))
     return Exit.PASS
