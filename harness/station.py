@@ -13,7 +13,6 @@ from harness.errors import AirlockError
 from harness.patterns import Sighting
 from harness.providers.base import Record, Refusal, Running
 
-
 #: What a node says of its cards it says in these areas; see installers.collect.gpu, ``double``.
 CARDS = ("driver", "cuda", "frameworks", "mig", "containers", "performance")
 

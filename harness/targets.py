@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from harness.errors import UsageError
 from harness.names import nearest
 from harness.state import cache_dir
-from harness.transports.base import AgentOperations
+from harness.transports.base import Transport
 
 LOCAL = "local"
 
@@ -52,7 +52,7 @@ def parse_target(text: str) -> Target:
     return Target(text, parts.hostname, parts.username or "", port)
 
 
-def connect(target: Target) -> AgentOperations:
+def connect(target: Target) -> Transport:
     """A transport to it; connects when first used."""
     from harness import pack
 

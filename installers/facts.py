@@ -221,7 +221,9 @@ def main(argv: list[str]) -> int:
         print(f"facts: {options.root} is not a directory", file=sys.stderr)
         return Exit.USAGE
     if options.cards and Path(options.root).resolve() != Path("/"):
-        print(f"facts: the cards of {options.root} cannot be tried: it does not run", file=sys.stderr)
+        print(
+            f"facts: the cards of {options.root} cannot be tried: it does not run", file=sys.stderr
+        )
         return Exit.USAGE
     collector = Collector(options.root)
     if options.cards:

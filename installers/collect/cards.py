@@ -16,8 +16,9 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from installers.collect import computing, containers, gpu, nvml
 from installers.collect.reader import Reader

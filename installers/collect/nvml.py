@@ -7,7 +7,8 @@ name that it has there; what a card or a driver does not support is an error bes
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, Optional
+from collections.abc import Callable
+from typing import Any, Optional
 
 LIBRARY = "libnvidia-ml.so.1"
 ERRORS = {
