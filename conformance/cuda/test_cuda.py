@@ -70,9 +70,11 @@ def test_kernel(node: Node) -> None:
     for card in compute["cards"]:
         said = card["error"] or card["kernel"]
         if said == "not compiled":
+            if not fact(node, "cards.toolkits"):
+                absent(node, "nvcc", wanted(node))
             why = compiled.get(card["architecture"])
             if not why:
-                absent(node, f"nvcc that compiles for {card['architecture']}", wanted(node))
+                not_verified("NVML did not say what to compile for; see driver.nvml")
             said = f"nvcc does not compile for sm_{card['architecture']}: {why}"
         if said:
             wrong.append(f"{name_of(card)}: {said}")

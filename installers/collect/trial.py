@@ -11,7 +11,7 @@ are whole and small, so that every card, CPU and precision gives the same produc
 import json
 import sys
 
-SIDE = 48
+SIDE = 32
 ROWS = [[float((7 * i + 3 * j) % 6) for j in range(SIDE)] for i in range(SIDE)]
 RIGHT = [
     [sum(ROWS[i][k] * ROWS[k][j] for k in range(SIDE)) for j in range(SIDE)] for i in range(SIDE)
