@@ -65,10 +65,13 @@ LIBRARIES = {"cudnn": ("libcudnn.so.9", "libcudnn.so.8"), "nccl": ("libnccl.so.2
 class Trial:
     """One look at the cards, with one clock for all of it."""
 
-    def __init__(self, programs: Optional[Programs] = None, total: float = TOTAL) -> None:
+    def __init__(
+        self, programs: Optional[Programs] = None, total: float = TOTAL, ask: float = ASK
+    ) -> None:
         self._programs = programs or Programs()
         self._reader = Reader()
         self._end = time.monotonic() + total
+        self._ask = ask
 
     def collect(self) -> dict[str, Any]:
         """The facts ``cards``: see the methods. Never raises for what a program does."""
@@ -106,7 +109,7 @@ class Trial:
         path = containers.program(self._reader, "nvidia-smi")
         if path is None:
             return None
-        done = self.run([path, "-L"], ASK)
+        done = self.run([path, "-L"], self._ask)
         said = (done["out"] + b"\n" + done["err"]).decode("utf-8", "replace")
         return {
             "path": path,
@@ -117,10 +120,10 @@ class Trial:
             "error": done["error"],
         }
 
-    def part(self, name: str, given: Any = None, limit: float = ASK) -> dict[str, Any]:
+    def part(self, name: str, given: Any = None, limit: Optional[float] = None) -> dict[str, Any]:
         """What one of PARTS says from a process of its own; {"error"} where it does not."""
         argv = [*node_argv(), "cards", "--part", name]
-        done = self.run(argv, limit, json.dumps(given).encode())
+        done = self.run(argv, limit or self._ask, json.dumps(given).encode())
         try:
             found: dict[str, Any] = json.loads(done["out"])
         except ValueError:
@@ -138,7 +141,7 @@ class Trial:
                 paths.setdefault(str(Path(path).resolve()), path)
         found = []
         for path in paths.values():
-            done = self.run([path, "--version"], ASK)
+            done = self.run([path, "--version"], self._ask)
             said = done["out"].decode("utf-8", "replace").strip()
             release = re.search(r"release (\d+\.\d+)", said)
             last = said.splitlines()[-1] if said else done["error"]

@@ -105,3 +105,69 @@ def test_the_shell_breaks_what_it_says(tree: Path, tmp_path: Path, name: str) ->
 
 def test_every_check_of_the_cards_has_a_sabotage() -> None:
     assert {check for table in TABLES.values() for check in table["kills"]} == set(CHECKS)
+    declared = {check for table in TABLES.values() for check in table.get("dependants", ())}
+    assert declared <= set(CHECKS)
+
+
+def test_what_hangs_is_a_fact(tree: Path, tmp_path: Path) -> None:
+    """The rest is told all the same; both parts that hung have an end."""
+    gputree.enter(tree, "/bin/sh", "-c", TABLES["driver-hangs"]["apply"])
+    facts = gputree.facts(tree, ask=3)
+    assert facts["cards"]["nvml"]["error"] == "did not end within 3 s"
+    assert facts["cards"]["nvidia_smi"]["error"] == "did not end within 3 s"
+    assert facts["cards"]["libraries"]["nccl"]["version"] == 22105
+    found = ends(a_node(tmp_path, facts))
+    failed = {check for check, (end, _) in found.items() if end == "fail"}
+    assert failed == {"driver.nvidia-smi", "driver.nvml"}, found
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"gpu": {"cards": []}},
+        {"gpu": None, "unreadable": {"gpu": "the disk is gone"}},
+        {},
+    ],
+)
+def test_without_a_card_nothing_passes(tmp_path: Path, facts: dict[str, Any]) -> None:
+    """On a machine of which nobody said that it has cards."""
+    whole = {"unreadable": {}, "installers": [], "cards": _none(), **facts}
+    found = ends(a_node(tmp_path, whole, {}))
+    # What our installer chose cannot be compared where it chose nothing.
+    assert found.pop("driver.release")[0] == "skip"
+    assert {end for end, _ in found.values()} == {"not-verified"}, found
+    assert all(said for _, said in found.values())
+
+
+def test_a_node_without_the_cards_it_should_have_fails(tmp_path: Path) -> None:
+    found = ends(a_node(tmp_path, {"unreadable": {}, "gpu": {"cards": []}}, {"gpu": 2}))
+    assert found["driver.present"] == (
+        "fail",
+        "0 NVIDIA cards are on the PCI bus, 2 are expected",
+    )
+    assert {end for name, (end, _) in found.items() if name != "driver.present"} <= {
+        *("not-verified", "skip")
+    }
+
+
+def test_a_lab_that_has_no_cards_is_not_asked(tmp_path: Path) -> None:
+    found = ends(a_node(tmp_path, {"unreadable": {}}, {"gpu": False}))
+    assert {end for end, _ in found.values()} == {"skip"}
+    assert all(said.startswith("does not apply: needs ") for _, said in found.values())
+
+
+def _none() -> dict[str, Any]:
+    """What a machine without anything of NVIDIA's says when its cards are tried."""
+    missing = {"version": None, "cuda": None, "error": "cannot open shared object file"}
+    return {
+        "nvidia_smi": None,
+        "nvml": {"error": "libnvidia-ml.so.1: cannot open", "code": 12},
+        "toolkits": [],
+        "compiled": {},
+        "compute": {"error": "there is no libcuda.so.1", "cards": []},
+        "libraries": {
+            "cudnn": {"name": "libcudnn.so.9", **missing},
+            "nccl": {"name": "libnccl.so.2", **missing},
+        },
+        "frameworks": [],
+    }
