@@ -22,13 +22,18 @@ ENVIRONMENT = {
 MAX_OUTPUT = 8 << 20
 
 
-def node_argv() -> list[str]:
-    """How to start this node file again: the .pyz we run from, or the package in a source tree."""
+def node_path() -> Path:
+    """Where a Python finds us: the .pyz we run from, or the source tree."""
     archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
-    if archive:
-        return [sys.executable, str(Path(archive).resolve())]
-    tree = str(Path(__file__).resolve().parent.parent)
-    return ["/usr/bin/env", f"PYTHONPATH={tree}", sys.executable, "-m", "installers"]
+    return Path(archive or Path(__file__).parent.parent).resolve()
+
+
+def node_argv() -> list[str]:
+    """How to start this node file again."""
+    path = node_path()
+    if path.is_file():
+        return [sys.executable, str(path)]
+    return ["/usr/bin/env", f"PYTHONPATH={path}", sys.executable, "-m", "installers"]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

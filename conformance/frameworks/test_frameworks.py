@@ -181,7 +181,13 @@ SHARES = {"pytorch": 0.9, "cupy": 0.9, "jax": 0.5, "tensorflow": 0.0}
 )
 def test_memory(node: Node) -> None:
     """TensorFlow says what it used; nothing is what it uses on a CPU."""
-    least = min(card["memory"]["total"] for card in answering(node) if card["memory"])
+    cards = answering(node)
+    if any(card["mig"] and card["mig"][0] for card in cards):
+        not_verified("cards are divided: a framework has the memory of its slice")
+    sizes = [card["memory"]["total"] for card in cards if card["memory"]]
+    if not sizes:
+        not_verified("NVML does not say how much memory a card has")
+    least = min(sizes)
     told, small = 0, []
     for answer in answers(node):
         share = SHARES.get(answer["framework"])

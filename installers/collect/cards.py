@@ -22,7 +22,7 @@ from typing import Any, Optional
 
 from installers.collect import computing, containers, gpu, nvml
 from installers.collect.reader import Reader
-from installers.execute import Programs, node_argv
+from installers.execute import Programs, node_path
 from installers.exits import Exit
 
 #: Seconds for all of it, and for each part; a framework may have to compile for a new card.
@@ -59,6 +59,13 @@ PREFIXES = ("/opt/conda", "/opt/conda/default", "/opt/conda/miniconda3", "/usr/l
 ENVIRONMENTS = ("/opt/conda/envs", "/opt/conda/miniconda3/envs")
 #: Allocate what is used: two frameworks may look at one card, and a job may be running on it.
 MODEST = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+#: Starts one of PARTS, without what our other verbs need: from the .pyz all of it is compiled anew.
+CHILD = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from installers.collect.cards import answer
+answer(sys.argv[2])
+"""
 LIBRARIES = {"cudnn": ("libcudnn.so.9", "libcudnn.so.8"), "nccl": ("libnccl.so.2",)}
 
 
@@ -122,7 +129,7 @@ class Trial:
 
     def part(self, name: str, given: Any = None, limit: Optional[float] = None) -> dict[str, Any]:
         """What one of PARTS says from a process of its own; {"error"} where it does not."""
-        argv = [*node_argv(), "cards", "--part", name]
+        argv = [sys.executable, "-I", "-c", CHILD, str(node_path()), name]
         done = self.run(argv, limit or self._ask, json.dumps(given).encode())
         try:
             found: dict[str, Any] = json.loads(done["out"])
@@ -290,15 +297,15 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
+def answer(name: str) -> None:
+    """Print what one of PARTS says of what comes by standard input."""
+    print(json.dumps(PARTS[name](json.loads(sys.stdin.buffer.read() or b"null"))))
+
+
 def main(argv: list[str]) -> int:
-    """The verb ``cards [--json]``; ``--part`` is how it calls itself. Returns an exit code."""
+    """The verb ``cards [--json]``; returns an exit code."""
     parser = argparse.ArgumentParser(prog="airlock-node.pyz cards", description=__doc__)
     parser.add_argument("--json", action="store_true", help="on one line, for programs")
-    parser.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.part:
-        found = PARTS[options.part](json.loads(sys.stdin.buffer.read() or b"null"))
-        print(json.dumps(found))
-        return Exit.PASS
     print(json.dumps(Trial().collect(), indent=None if options.json else 1))
     return Exit.PASS

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from installers import facts
 from installers.collect import cards, computing, containers, gpu
 from installers.collect.reader import Reader
+from installers.exits import Exit
 
 SPEC = {
     "cdiVersion": "0.6.0",
@@ -155,3 +157,21 @@ def test_environments_are_ours_and_conda_s(tmp_path: Path) -> None:
     assert found["pytorch"] == "/opt/airlock/envs/pytorch"
     assert found["ml"] == "/opt/conda/envs/ml"
     assert "torn" not in found
+
+
+def test_an_image_s_cards_cannot_be_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert facts.main(["--root", str(tmp_path), "--cards"]) == Exit.USAGE
+    assert "cannot be tried: it does not run" in capsys.readouterr().err
+
+
+def test_nobody_tried_them_until_somebody_did(tmp_path: Path) -> None:
+    collector = facts.Collector(str(tmp_path))
+    found = collector.collect()
+    assert found["cards"] is None
+    assert found["unreadable"]["cards"] == facts.NOT_TRIED
+    collector.cards = {"toolkits": []}
+    found = collector.collect()
+    assert found["cards"] == {"toolkits": []}
+    assert "cards" not in found["unreadable"]

@@ -11,13 +11,15 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from fixtures.gpudouble import build
 
 PYTHON = "/usr/bin/python3"
-LIBRARIES = "usr/local/lib"
+LIBRARIES = "local/lib"
+ROOT = Path(__file__).parents[3]
 ADDRESSES = ("0000:04:00.0", "0000:05:00.0")
 EXPECT = {
     "gpu": 2,
@@ -165,12 +167,12 @@ def make(root: Path, node_file: Path) -> None:
         _write(root / f"proc/driver/nvidia/gpus/{address}/information", information)
         _write(root / f"dev/nvidia{number}", "")
     local = root / "local"
-    build.libraries(local / "lib")
-    build.programs(local / "lib", local / "bin")
+    build.libraries(root / LIBRARIES)
+    build.programs(root / LIBRARIES, local / "bin")
     for name in PROGRAMS:
         _write(local / "bin" / name, "#!/bin/sh\n")
         (local / "bin" / name).chmod(0o755)
-    _write(local / "lib/libnvidia-container.so.1", "")
+    _write(root / LIBRARIES / "libnvidia-container.so.1", "")
     build.toolkit(local / f"cuda-{build.TOOLKIT}")
     (local / "cuda").symlink_to(f"cuda-{build.TOOLKIT}")
     build.environment(root / "opt/airlock/envs/all", str(Path(PYTHON).resolve()))
@@ -185,10 +187,30 @@ def enter(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=900,
     )
     assert done.returncode == 0, f"{command}: {done.stdout[-1000:]}{done.stderr[-2000:]}"
     return done
+
+
+def many(good: Path, folder: Path, work: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Break and look at many trees in one process; see ``gpuinside``."""
+    spec, out = folder / "spec.json", folder / "out.json"
+    spec.write_text(json.dumps(work))
+    inside = [sys.executable, "-m", "tests.unit.conformance.gpuinside", str(spec), str(out)]
+    done = subprocess.run(
+        [*namespaces(), *inside],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, "LD_PRELOAD": str(good / LIBRARIES / "airlock-klog.so")},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not done.stderr, done.stderr[-2000:]
+    found: dict[str, dict[str, Any]] = json.loads(out.read_text())
+    return found
 
 
 #: As the verb ``facts --cards``, with other limits.

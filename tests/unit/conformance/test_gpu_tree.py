@@ -31,11 +31,10 @@ TABLES: dict[str, dict[str, Any]] = {
     for area in CARDS
     for table in tomllib.loads((ROOT / f"conformance/{area}/sabotage.toml").read_text())["sabotage"]
 }
-#: One a kind of break: a file of the driver, a double's fault, a program, a setting.
-FAST = {
-    *("", "library-of-another-release", "card-off-the-bus", "card-computes-wrong"),
-    *("pytorch-for-the-cpu", "cdi-specification-removed"),
-}
+#: Also by the node's own program, whole, in processes of its own: one a kind of break.
+WHOLE = ("", "library-of-another-release", "card-off-the-bus", "pytorch-for-the-cpu")
+#: Its waiting has an end in the whole program alone.
+HANGS = "driver-hangs"
 
 
 def functions() -> dict[str, Callable[..., None]]:
@@ -52,6 +51,7 @@ def functions() -> dict[str, Callable[..., None]]:
 
 
 CHECKS = functions()
+ADDRESS = gputree.ADDRESSES[0]
 
 
 @pytest.fixture(scope="session")
@@ -82,25 +82,50 @@ def ends(node: Node) -> dict[str, tuple[str, str]]:
     return {name: trees.outcome(check, node) for name, check in CHECKS.items()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
-        for name in ("", *sorted(TABLES))
-    ],
-)
-def test_the_shell_breaks_what_it_says(tree: Path, tmp_path: Path, name: str) -> None:
-    if name:
-        gputree.enter(tree, "/bin/sh", "-c", TABLES[name]["apply"])
-    facts = gputree.facts(tree)
-    assert facts["gpu"]["double"] is True
-    found = ends(a_node(tmp_path, facts))
+def judge(found: dict[str, tuple[str, str]], name: str) -> None:
+    """The sabotage killed what it says; the good node passes everything."""
     table = TABLES.get(name, {"kills": []})
     failed = {check: said for check, (end, said) in found.items() if end == "fail"}
     assert {*table["kills"]} <= set(failed), found
     assert set(failed) <= {*table["kills"], *table.get("dependants", ())}, failed
     others = {end for end, _ in found.values()}
     assert others <= ({"pass", "fail", "not-verified"} if name else {"pass"}), found
+
+
+@pytest.fixture(scope="session")
+def told(good_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Name of a sabotage -> what the node tells after it; "" is the good one."""
+    folder = tmp_path_factory.mktemp("broken")
+    work = {}
+    for number, name in enumerate(["", *sorted(TABLES)]):
+        if name == HANGS:
+            continue
+        table = TABLES.get(name, {"apply": "", "area": "frameworks", "kills": []})
+        tree = folder / f"tree{number}"
+        shutil.copytree(good_tree, tree, symlinks=True)
+        concerned = {*table["kills"], *table.get("dependants", ())}
+        frameworks = not name or any(check.startswith("frameworks.") for check in concerned)
+        work[name] = {"tree": str(tree), "apply": table["apply"], "frameworks": frameworks}
+    return gputree.many(good_tree, folder, work)
+
+
+@pytest.mark.parametrize("name", ["", *sorted({*TABLES} - {HANGS})])
+def test_the_shell_breaks_what_it_says(
+    told: dict[str, dict[str, Any]], tmp_path: Path, name: str
+) -> None:
+    facts = told[name]
+    assert "broken" not in facts, facts
+    judge(ends(a_node(tmp_path, facts)), name)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_node_s_own_program_tells_the_same(tree: Path, tmp_path: Path, name: str) -> None:
+    if name:
+        gputree.enter(tree, "/bin/sh", "-c", TABLES[name]["apply"])
+    facts = gputree.facts(tree)
+    assert facts["gpu"]["double"] is True
+    assert facts["cards"]["nvml"]["double"] is True
+    judge(ends(a_node(tmp_path, facts)), name)
 
 
 def test_every_check_of_the_cards_has_a_sabotage() -> None:
@@ -111,7 +136,7 @@ def test_every_check_of_the_cards_has_a_sabotage() -> None:
 
 def test_what_hangs_is_a_fact(tree: Path, tmp_path: Path) -> None:
     """The rest is told all the same; both parts that hung have an end."""
-    gputree.enter(tree, "/bin/sh", "-c", TABLES["driver-hangs"]["apply"])
+    gputree.enter(tree, "/bin/sh", "-c", TABLES[HANGS]["apply"])
     facts = gputree.facts(tree, ask=3)
     assert facts["cards"]["nvml"]["error"] == "did not end within 3 s"
     assert facts["cards"]["nvidia_smi"]["error"] == "did not end within 3 s"
@@ -154,6 +179,19 @@ def test_a_lab_that_has_no_cards_is_not_asked(tmp_path: Path) -> None:
     found = ends(a_node(tmp_path, {"unreadable": {}}, {"gpu": False}))
     assert {end for end, _ in found.values()} == {"skip"}
     assert all(said.startswith("does not apply: needs ") for _, said in found.values())
+
+
+@pytest.mark.parametrize("kind", ["ecc", "mig"])
+def test_cards_without_it_are_not_judged_by_it(tmp_path: Path, kind: str) -> None:
+    """A card of which NVML says that it does not support this; one that is lost says nothing."""
+    card: dict[str, Any] = {"index": 0, "errors": {}, "address": ADDRESS, "ecc": None, "mig": None}
+    bus = {"address": ADDRESS, "driver": "nvidia", "on_bus": True, "minor": 0, "device": "10de:1"}
+    said = {**_none(), "nvml": {"error": None, "cards": [card]}}
+    facts = {"unreadable": {}, "gpu": {"cards": [bus]}, "cards": said}
+    name = {"ecc": "driver.ecc", "mig": "mig.slices"}[kind]
+    assert ends(a_node(tmp_path, facts, {}))[name][0] == "skip"
+    card.update(code=15, errors={"handle": "the GPU is lost"})
+    assert ends(a_node(tmp_path, facts, {}))[name][0] == "not-verified"
 
 
 def _none() -> dict[str, Any]:
