@@ -79,6 +79,7 @@ class Trial:
         self._reader = Reader()
         self._end = time.monotonic() + total
         self._ask = ask
+        self._script = pkgutil.get_data("installers.collect", "trial.py") or b""
 
     def collect(self) -> dict[str, Any]:
         """The facts ``cards``: see the methods. Never raises for what a program does."""
@@ -200,14 +201,13 @@ class Trial:
 
     def frameworks(self) -> list[dict[str, Any]]:
         """[{"environment", "prefix", "framework", ...}] and what ``trial.py`` says there."""
-        script = pkgutil.get_data("installers.collect", "trial.py") or b""
         found = []
         for name, prefix in environments(self._reader).items():
             for framework, module in FRAMEWORKS.items():
                 python = _python(self._reader, prefix, module)
                 if python is None:
                     continue
-                done = self.run([python, "-I", "-B", "-", framework], FRAMEWORK, script)
+                done = self.run([python, "-I", "-B", "-", framework], FRAMEWORK, self._script)
                 answer = _last_json(done["out"])
                 if answer is None:
                     last = done["err"].decode("utf-8", "replace").strip().splitlines()[-1:]

@@ -49,7 +49,7 @@ def bind(source: str, target: Path) -> None:
         raise OSError(code, os.strerror(code), str(target))
 
 
-def facts(apply: str, frameworks: bool) -> dict[str, Any]:
+def facts(apply: str, trial: cards.Trial) -> dict[str, Any]:
     """Those that the checks of the cards read, of the root that this process is in."""
     if apply:
         done = subprocess.run(
@@ -57,7 +57,6 @@ def facts(apply: str, frameworks: bool) -> dict[str, Any]:
         )
         if done.returncode != 0:
             return {"broken": f"the shell exited {done.returncode}: {done.stdout}{done.stderr}"}
-    trial = Here() if frameworks else WithoutFrameworks()
     reader = Reader()
     found = {
         "cards": trial.collect(),
@@ -76,10 +75,12 @@ def one(work: dict[str, Any], out: Path) -> None:
     bind(str(tree / "local"), tree / "usr/local")
     for name in ("null", "zero", "urandom"):
         bind(f"/dev/{name}", tree / "dev" / name)
+    # It reads a file of ours, which is not there any more when the root has changed.
+    trial = Here() if work["frameworks"] else WithoutFrameworks()
     with out.open("w") as file:
         os.chroot(tree)
         os.chdir("/")
-        json.dump(facts(work["apply"], work["frameworks"]), file)
+        json.dump(facts(work["apply"], trial), file)
 
 
 def main(spec: str, out: str) -> None:

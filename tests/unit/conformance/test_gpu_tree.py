@@ -115,7 +115,13 @@ def test_the_shell_breaks_what_it_says(
 ) -> None:
     facts = told[name]
     assert "broken" not in facts, facts
-    judge(ends(a_node(tmp_path, facts)), name)
+    tried = bool(facts["cards"]["frameworks"])
+    found = {
+        check: end
+        for check, end in ends(a_node(tmp_path, facts)).items()
+        if tried or not check.startswith("frameworks.")
+    }
+    judge(found, name)
 
 
 @pytest.mark.parametrize("name", WHOLE)
