@@ -250,6 +250,16 @@ def _expects(name: str, key: str, needs: str) -> Requirement:
     )
 
 
+def _cards(name: str, needs: str, key: str = "gpu") -> Requirement:
+    """Of a check of the cards: a lab knows whether its node has any, and a host has to be asked."""
+
+    def why_not(node: Node) -> str:
+        ruled_out = node.expect.get("gpu") is False and not node.expect.get(key)
+        return f"does not apply: needs {needs}" if ruled_out else ""
+
+    return Requirement(name, needs, why_not)
+
+
 def _ledger_why_not(node: Node) -> str:
     return "" if node.ledger else "does not apply: nothing recorded this node's traffic"
 
@@ -277,5 +287,9 @@ environments = _expects("environments", "environments", "a profile with conda en
 image_built = _expects("image-built", "image_built", "a known date of the image")
 restarted = _expects("restarted", "restarted", "a node that was restarted")
 refusing = _expects("refusing", "refuses", "a network that should refuse what it does not allow")
+gpu = _cards("gpu", "a GPU")
+cuda = _cards("cuda", "a GPU or the CUDA toolkit", "cuda")
+frameworks = _cards("frameworks", "a GPU and a framework")
+containers = _cards("containers", "a GPU or a container runtime for GPUs", "container_runtime")
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)
 build_ledger = Requirement("build-ledger", "a recorded image build", _build_why_not)

@@ -24,6 +24,7 @@ VERBS = {
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine; provisions and changes nothing",
+    "checks": "every check: severity, needs, source, and the sabotages that turn it red",
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",

@@ -286,7 +286,7 @@ class Pool:
                 )
             # The node's clock can only be judged beside another that was read at that moment.
             facts["received"] = time.time()
-        station.expect = dict(running.expect)
+        station.meet(running.expect, facts)
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)
         _write_json(station.capsule / "expect.json", station.expect)

@@ -13,6 +13,9 @@ from harness.errors import AirlockError
 from harness.patterns import Sighting
 from harness.providers.base import Record, Refusal, Running
 
+#: What a node says of its cards it says in these areas; see installers.collect.gpu, ``double``.
+CARDS = ("driver", "cuda", "frameworks", "mig", "containers", "performance")
+
 
 class Unavailable(AirlockError):
     """There is no node for this cell. ``kind``: error | failed | refused | stopped."""
@@ -53,6 +56,13 @@ class Station:
     kept: bool = False
     #: What its console and journal said that no good node says.
     sightings: list[Sighting] = field(default_factory=list)
+
+    def meet(self, expect: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Its facts are there. A node may say that its cards are doubles: nobody has to know."""
+        gpu, cards = facts.get("gpu") or {}, facts.get("cards") or {}
+        doubled = bool(gpu.get("double") or (cards.get("nvml") or {}).get("double"))
+        doubles = [*expect.get("doubles", ()), *(CARDS if doubled else ())]
+        self.expect = {**expect, "doubles": doubles}
 
     @property
     def good(self) -> bool:

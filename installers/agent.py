@@ -29,11 +29,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-import installers
 from installers import controls, probe, thaw
 from installers.collect import search, system, systemd
 from installers.collect.reader import Reader
-from installers.execute import Programs
+from installers.execute import Programs, node_argv
 from installers.exits import Exit
 from installers.facts import AREAS, SCHEMA, Collector
 from installers.port import MAX_LINE, HostGone, Port
@@ -88,15 +87,6 @@ def _nice(value: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), value)
 
 
-def _node_argv() -> list[str]:
-    """How to start this node file again: the .pyz we run from, or the package in a source tree."""
-    archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
-    if archive:
-        return [sys.executable, str(Path(archive).resolve())]
-    tree = str(Path(__file__).resolve().parent.parent)
-    return ["/usr/bin/env", f"PYTHONPATH={tree}", sys.executable, "-m", "installers"]
-
-
 class Agent:
     """Serves one port until it ends (pipes) or for ever (virtio-serial)."""
 
@@ -122,6 +112,7 @@ class Agent:
             "probe": self._probe,
             "controls": self._controls,
             "hygiene": self._hygiene,
+            "cards": self._cards,
             "apply": self._apply,
             "thaw": self._thaw,
         }
@@ -336,6 +327,13 @@ class Agent:
         self._facts.searched = search.search(secrets, _field(request, "paths", list, None))
         return self._facts.searched
 
+    def _cards(self, _request: Request) -> dict[str, Any]:
+        # Most nodes are never asked; what is resident there is what is needed there.
+        from installers.collect import cards
+
+        self._facts.cards = cards.Trial(self._programs).collect()
+        return self._facts.cards
+
     def _thaw(self, request: Request) -> dict[str, Any]:
         """Makes this fork a machine of its own; what was collected before is another's."""
         done = thaw.thaw(
@@ -345,13 +343,13 @@ class Agent:
             _field(request, "mac", str),
         )
         self._facts.probes, self._facts.controls, self._facts.searched = [], [], {}
-        self._facts.no_controls = ""
+        self._facts.no_controls, self._facts.cards = "", None
         return done
 
     def _apply(self, request: Request) -> dict[str, Any]:
         """Runs the installers in a process of their own; ``metadata`` is an object or a URL."""
         metadata = _field(request, "metadata", (str, dict), None)
-        argv = [*_node_argv(), "apply", "--json"]
+        argv = [*node_argv(), "apply", "--json"]
         only = _field(request, "only", list, [])
         if only:
             argv += ["--only", ",".join(map(str, only))]

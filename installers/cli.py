@@ -31,6 +31,7 @@ OTHERS = {
     "sign-modules": "installers.signfile",
     "new-kernel": "installers.newkernel",
     "probe": "installers.probe",
+    "cards": "installers.collect.cards",
     "lint": "installers.noproxy_lint",
     "gpu-config": "installers.deferred.boot",
 }

@@ -6,8 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
+
+import installers
 
 # What a command sees is the same over every transport; a login shell asks for more itself.
 ENVIRONMENT = {
@@ -17,6 +20,20 @@ ENVIRONMENT = {
 }
 # Bytes of each stream that go back; more would not fit one message with room to spare.
 MAX_OUTPUT = 8 << 20
+
+
+def node_path() -> Path:
+    """Where a Python finds us: the .pyz we run from, or the source tree."""
+    archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
+    return Path(archive or Path(__file__).parent.parent).resolve()
+
+
+def node_argv() -> list[str]:
+    """How to start this node file again."""
+    path = node_path()
+    if path.is_file():
+        return [sys.executable, str(path)]
+    return ["/usr/bin/env", f"PYTHONPATH={path}", sys.executable, "-m", "installers"]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

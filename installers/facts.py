@@ -18,8 +18,10 @@ from typing import Any, Optional
 from installers.asn1 import Certificate
 from installers.collect import (
     built,
+    containers,
     efi,
     environments,
+    gpu,
     gpuconfig,
     hygiene,
     keyservers,
@@ -61,8 +63,9 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
-    *("gpu_config", "environments"),
+    *("gpu_config", "environments", "gpu", "containers"),
 )
+NOT_TRIED = "nobody asked this node to try its cards; only `airlock check` and a lab with cards do"
 
 
 class _Seen:
@@ -78,7 +81,7 @@ class Collector:
 
     ``controls``, ``probes`` and ``searched`` are what the operations found last, as the facts
     repeat it; they are empty until then. ``no_controls`` says why there are none, if they were
-    asked for and could not be run.
+    asked for and could not be run. ``cards`` is None until somebody had them tried.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -88,6 +91,7 @@ class Collector:
         self.probes: list[dict[str, Any]] = []
         self.searched: dict[str, Any] = {}
         self._seen = _Seen()
+        self.cards: Optional[dict[str, Any]] = None
         self._variables = efi.Variables()
 
     def collect(
@@ -106,6 +110,9 @@ class Collector:
         if self.no_controls:
             facts["unreadable"] = {**facts["unreadable"], "controls": self.no_controls}
         facts["probes"] = self.probes
+        facts["cards"] = self.cards
+        if self.cards is None:
+            facts["unreadable"] = {**facts["unreadable"], "cards": NOT_TRIED}
         if self.searched and facts["hygiene"]:
             keys = {*facts["hygiene"]["private_keys"], *self.searched["private_keys"]}
             facts["hygiene"] = {
@@ -189,6 +196,8 @@ class _Look:
         facts["environments"] = self.area(
             "environments", environments.collect, self.seen.environments
         )
+        facts["gpu"] = self.area("gpu", gpu.collect)
+        facts["containers"] = self.area("containers", containers.collect)
         facts["timings"] = self.timings
         facts["unreadable"] = self.reader.unreadable
         facts["clock"] = time.time()
@@ -217,11 +226,22 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="airlock-node.pyz facts", description=__doc__)
     parser.add_argument("--root", default="/", metavar="DIR", help="root of a mounted image")
     parser.add_argument("--nonce", metavar="TEXT", help="is echoed in the facts")
+    parser.add_argument("--cards", action="store_true", help="try the cards first; takes minutes")
     parser.add_argument("--json", action="store_true", help="on one line, for programs")
     options = parser.parse_args(argv)
     if not Path(options.root).is_dir():
         print(f"facts: {options.root} is not a directory", file=sys.stderr)
         return Exit.USAGE
-    facts = Collector(options.root).collect(options.nonce)
+    if options.cards and Path(options.root).resolve() != Path("/"):
+        print(
+            f"facts: the cards of {options.root} cannot be tried: it does not run", file=sys.stderr
+        )
+        return Exit.USAGE
+    collector = Collector(options.root)
+    if options.cards:
+        from installers.collect import cards
+
+        collector.cards = cards.Trial().collect()
+    facts = collector.collect(options.nonce)
     print(json.dumps(facts, indent=None if options.json else 1))
     return Exit.PASS

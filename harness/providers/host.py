@@ -11,7 +11,7 @@ from harness.cells import Cell, Image, Profile
 from harness.providers.base import Job, Needs, Refusal
 from harness.requirements import ANYTHING, Offer
 from harness.targets import Target, connect, parse_target
-from harness.transports.base import Transport
+from harness.transports.base import AgentOperations, RemoteError, Transport
 
 
 class Host:
@@ -78,7 +78,10 @@ class HostNode:
         self.expect: Mapping[str, Any] = {}
 
     def exercise(self) -> None:
-        """Controls load modules and probes send packets: not on somebody's machine."""
+        """The cards compute something. Controls load modules, and probes send packets: not here."""
+        if isinstance(self.transport, AgentOperations):
+            with contextlib.suppress(RemoteError):  # its facts say that nobody tried them
+                self.transport.cards()
 
     def ledger(self) -> dict[str, Any]:
         """Nobody recorded its traffic."""

@@ -147,6 +147,11 @@ class AgentOperations(ABC):
         )
         return found
 
+    def cards(self, timeout: float = 1000) -> dict[str, Any]:
+        """Has the node try its cards, for its facts; see installers.collect.cards."""
+        found: dict[str, Any] = self.call("cards", timeout=timeout)
+        return found
+
     def thaw(self, name: str, mac: str, timeout: float = 30) -> dict[str, Any]:
         """Makes a fork of a frozen machine one of its own; see installers.thaw."""
         entropy = base64.b64encode(os.urandom(64)).decode()

@@ -187,3 +187,21 @@ def test_what_checks_saw_of_a_node_s_own_doubles_is_simulated(bench: Bench) -> N
     checks = cell_of(go(bench, Furnished(), inherit=False)).checks
     assert {c.simulated for c in checks if c.id.startswith(f"{area}.")} == {True}
     assert {c.simulated for c in checks if not c.id.startswith(f"{area}.")} <= {False}
+
+
+def test_a_node_that_says_that_its_cards_are_doubles_is_simulated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the lab knew of it."""
+    area = cell_of(go(bench, Real(), inherit=False)).checks[0].id.partition(".")[0]
+    monkeypatch.setattr("harness.station.CARDS", (area,))
+
+    class Told(Real):
+        def up(self, job: Job) -> FakeRunning:
+            running = super().up(job)
+            running.transport._facts["gpu"] = {"double": True}
+            return running
+
+    checks = cell_of(go(bench, Told(), inherit=False)).checks
+    assert {c.simulated for c in checks if c.id.startswith(f"{area}.")} == {True}
+    assert {c.simulated for c in checks if not c.id.startswith(f"{area}.")} <= {False}

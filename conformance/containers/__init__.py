@@ -1,0 +1,1 @@
+"""GPUs in containers: the toolkit, CDI, and the runtimes' settings."""

@@ -1,0 +1,1 @@
+"""The driver: loaded, of one release, and every card answers."""

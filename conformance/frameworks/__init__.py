@@ -1,0 +1,1 @@
+"""Frameworks: each computes on every card what the CPU computes."""

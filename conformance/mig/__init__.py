@@ -1,0 +1,1 @@
+"""Cards that are divided: modes, slices, and their device nodes."""

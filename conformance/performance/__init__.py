@@ -1,0 +1,1 @@
+"""Speed that a healthy card has: its link, and copies over it."""
