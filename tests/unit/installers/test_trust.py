@@ -67,8 +67,11 @@ def fresh(name: str, **options: Any) -> bytes:
 def in_overlay(tmp_path: Path, *lines: str, hooks: bool = False) -> list[str]:
     """Run shell lines in the overlay; what each one printed. ``hooks``: keep other packages'."""
     (tmp_path / "mount").mkdir()
-    script = OVERLAY + ("" if hooks else NO_HOOKS) + FEW + "".join(
-        f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines
+    script = (
+        OVERLAY
+        + ("" if hooks else NO_HOOKS)
+        + FEW
+        + "".join(f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines)
     )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
