@@ -71,10 +71,12 @@ def _measure(root: str, node_file: str, metadata: str) -> list[float]:
     """Apply once, then time what changes nothing."""
     words = ["apply", "--only", "proxy,trust,keyrings", "--root", root, "--metadata", metadata]
     argv = ["sh", node_file, *words, "--json"]
+    # As systemd and sudo give it: the Python is the distribution's, not one of this machine's own.
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     seconds = []
     for _ in range(_ROUNDS + 1):
         began = os.times()
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         seconds.append(os.times().elapsed - began.elapsed)
         if done.returncode:
             sys.exit(

@@ -44,6 +44,9 @@ class Measurement:
 def _interpreter() -> str:
     """One that was built without optimisation takes more than twice as long."""
     built = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    if "'--prefix=/usr'" in built:
+        # Debian optimises by a target of its own make, not by the option.
+        return f"{platform.python_version()}, the distribution's"
     how = "with" if "--enable-optimizations" in built else "without"
     return f"{platform.python_version()}, built {how} --enable-optimizations"
 

@@ -29,7 +29,7 @@ def fetch(url: str, config: Config, headers: dict[str, str], *, pinned: bool) ->
             raise _unreachable(url, error) from None
     # The proxy that intercepts this connection is the one whose CA is being fetched. The pin alone
     # decides about the content, and nothing secret is sent.
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:

@@ -80,6 +80,8 @@ class Host:
         """
         if not p.startswith("/"):
             raise NodeError("a path on the node must be absolute", where=p)
+        # Strings and no Paths: a run asks for a thousand of these.
+        root = str(self.root).rstrip("/")
         pending = [part for part in p.split("/") if part][::-1]
         done: list[str] = []
         links = 0
@@ -90,18 +92,15 @@ class Host:
             if part == "..":
                 done = done[:-1]
                 continue
-            here = self.root.joinpath(*done, part)
-            if (pending or follow) and here.is_symlink():
+            done.append(part)
+            target = _link_target("/".join((root, *done))) if pending or follow else None
+            if target is not None:
                 links += 1
                 if links > _LINK_LIMIT:
                     raise NodeError("too many symbolic links", where=p)
-                target = str(here.readlink())
-                if target.startswith("/"):
-                    done = []
+                done = [] if target.startswith("/") else done[:-1]
                 pending.extend([piece for piece in target.split("/") if piece][::-1])
-                continue
-            done.append(part)
-        return self.root.joinpath(*done)
+        return Path("/".join((root, *done)) or "/")
 
     def real(self, p: str) -> str:
         """The node path that ``p`` leads to, every symbolic link resolved."""
@@ -326,6 +325,18 @@ class Host:
     def hide(self, found: Iterable[str]) -> None:
         """Add secrets that must not be seen from now on."""
         self.secrets = list(dict.fromkeys([*self.secrets, *found]))
+
+
+def _link_target(path: str) -> Optional[str]:
+    """Where a symbolic link leads, None for everything else and for what is not there."""
+    try:
+        return os.readlink(path)  # noqa: PTH115 - five times as quick as the Path's
+    except ValueError:  # a NUL: whoever opens it is told
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def _temporary(target: Path) -> Path:

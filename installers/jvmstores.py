@@ -21,6 +21,11 @@ PREFIX = "airlock-"
 _PASSWORD = "changeit"  # noqa: S105
 _COPY = f"{RUN_DIR}/cacerts"
 _ANCHOR = f"{RUN_DIR}/anchor.pem"
+#: keytool lives for half a second: the optimising compiler takes as long again and never pays.
+QUICK = (
+    "-J-XX:+IgnoreUnrecognizedVMOptions",
+    "-J-XX:TieredStopAtLevel=1",
+)
 # The hook of ca-certificates-java names its entries after the files of the OS store.
 _OURS = re.compile(rf"(?:debian:)?{PREFIX}[0-9a-f]+(?:\.(?:pem|crt))?", re.IGNORECASE)
 
@@ -135,7 +140,8 @@ class Stores:
             raise NodeError(
                 "no keytool on this node", where=path, remedy="install a JDK's or JRE's"
             )
-        argv = [tool, "-J-Duser.language=en", *args, "-keystore", _COPY, "-storepass", _PASSWORD]
+        argv = [tool, *QUICK, "-J-Duser.language=en", *args]
+        argv += ["-keystore", _COPY, "-storepass", _PASSWORD]
         try:
             return self.host.run(argv, timeout=120).out
         except CommandError as error:

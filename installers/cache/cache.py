@@ -7,9 +7,12 @@ and built anew; in a shared store its copy is kept and nothing is ever deleted.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -99,6 +102,7 @@ class Cache:
         self._say = say
         self._every = every
         self._longest_wait = longest_wait
+        self._lock = threading.Lock()
         # What was found bad in a shared store may be written over, in exactly that generation.
         self._bad: dict[tuple[str, str], str] = {}
         # A store that did not answer for as long as we were patient is not asked again.
@@ -199,9 +203,7 @@ class Cache:
                 why = self._trust.against(found, signature)
                 if why is not None:
                     raise TamperedError(why)
-            files: dict[str, Content] = {
-                file: self._bring(tier, content) for file, content in found.files.items()
-            }
+            files = self._all(tier, found)
         except TamperedError as wrong:
             self._set_aside(tier, name, generation, str(wrong))
             return None
@@ -209,6 +211,13 @@ class Cache:
             with contextlib.suppress(StoreError):
                 self._write(self._local, name, blob.data)
         return Entry(found, files, tier.url, blob.data)
+
+    def _all(self, tier: Store, found: Manifest) -> dict[str, Content]:
+        """Every file of an entry; those that are here already are hashed on all cores."""
+        workers = len(os.sched_getaffinity(0)) if tier is self._local else 1
+        with ThreadPoolExecutor(min(workers, len(found.files))) as pool:
+            paths = pool.map(lambda content: self._bring(tier, content), found.files.values())
+            return dict(zip(found.files, paths))  # noqa: B905 - 3.9
 
     def _bring(self, tier: Store, content: manifest.Content) -> Path:
         """The verified content as a local file, fetched at most once on this machine."""
@@ -259,10 +268,11 @@ class Cache:
 
     def _set_aside(self, tier: Store, name: str, generation: str, why: str) -> None:
         """Quarantine; where we may not write, remember it and go on."""
-        if generation and self._bad.get((tier.url, name)) == generation:
-            return  # who waits for a builder looks again and again
-        self._say(f"{tier.url}/{name} is not used: {why}")
-        self._bad[tier.url, name] = generation
+        with self._lock:
+            if generation and self._bad.get((tier.url, name)) == generation:
+                return  # who waits for a builder looks again and again
+            self._say(f"{tier.url}/{name} is not used: {why}")
+            self._bad[tier.url, name] = generation
         try:
             if generation:
                 tier.set_aside(name, generation, why)

@@ -124,9 +124,10 @@ def test_archives_that_are_not_the_manifests(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     name = next(iter(archives))
     data = archives[name].read_bytes()
-    archives[name].write_bytes(data[: len(data) // 2])
-    with pytest.raises(TamperedError):
-        envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
+    for wrong in (data[: len(data) // 2], b"no gzip", b"", data[:-8] + bytes(8)):
+        archives[name].write_bytes(wrong)
+        with pytest.raises(TamperedError):
+            envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
     other = envpack.Manifest(made.prefix, {}, {}, made.shards)
     archives[name].write_bytes(data)
     with pytest.raises(TamperedError):

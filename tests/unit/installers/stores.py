@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from installers import keystore, pem
+from installers.jvmstores import QUICK
 from tests.unit.installers.tools import run
 
 
@@ -18,7 +19,7 @@ def fingerprints(root: str, path: str) -> set[str]:
     found = keystore.certificates(data)
     if found is not None:
         return {hashlib.sha256(der).hexdigest() for der in found.values()}
-    argv = ("keytool", "-list", "-rfc", "-keystore", path, "-storepass", "changeit")
+    argv = ("keytool", *QUICK, "-list", "-rfc", "-keystore", path, "-storepass", "changeit")
     return pem.fingerprints(run("chroot", root, *argv).encode())
 
 

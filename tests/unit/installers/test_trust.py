@@ -33,6 +33,12 @@ NOW = pem.utc_now()
 # Mount, then run each line of the script with $ROOT; its output is one JSON object a line.
 # Hooks of other packages (a Java key store takes seconds) are not what is tested.
 NO_HOOKS = 'rm -rf "$ROOT/etc/ca-certificates/update.d"\n'
+# update-ca-certificates starts five programs for each authority, and keytool reads them all.
+AUTHORITIES = 12
+FEW = f"""
+grep '^[^#!]' /etc/ca-certificates.conf | head -n {AUTHORITIES} >"$ROOT/etc/ca-certificates.conf"
+chroot "$ROOT" update-ca-certificates --fresh >/dev/null 2>&1
+"""
 
 
 def can_overlay() -> bool:
@@ -61,8 +67,11 @@ def fresh(name: str, **options: Any) -> bytes:
 def in_overlay(tmp_path: Path, *lines: str, hooks: bool = False) -> list[str]:
     """Run shell lines in the overlay; what each one printed. ``hooks``: keep other packages'."""
     (tmp_path / "mount").mkdir()
-    script = (OVERLAY if hooks else OVERLAY + NO_HOOKS) + "".join(
-        f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines
+    script = (
+        OVERLAY
+        + ("" if hooks else NO_HOOKS)
+        + FEW
+        + "".join(f"{{ {line}\n}} || echo failed: $?\necho @@@\n" for line in lines)
     )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
@@ -122,7 +131,7 @@ def test_anchor_is_trusted_rotated_and_removed(tmp_path: Path) -> None:
 
     def trusted(at: int) -> set[str]:
         found = pem.fingerprints(base64.b64decode(said[at].split()[-1]))
-        assert len(found) > 50
+        assert len(found) >= AUTHORITIES
         return found & {sha_one, sha_two}
 
     assert outcome(0) == "ok"

@@ -19,6 +19,7 @@ from installers.config import from_attributes
 from installers.dialects import authorities, cloud, packages
 from installers.dialects.base import Dialect, Wanted, put, wanted
 from installers.host import Host
+from installers.jvmstores import QUICK
 from tests.unit.installers.test_trust import (
     engine,
     fresh,
@@ -47,7 +48,7 @@ FORMATS = {
 
 
 def keytool(program: Path, *args: str) -> str:
-    return run(str(program), *args, "-storepass", "changeit")
+    return run(str(program), *QUICK, *args, "-storepass", "changeit")
 
 
 @pytest.mark.skipif(not KEYTOOLS, reason="no JVM on this machine")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.pki import make_ca
 from installers import keysource, openpgp, repositories
 from installers.compat import load_data
 from installers.config import from_attributes
@@ -225,6 +226,17 @@ def test_a_server_that_the_nodes_store_does_not_trust_is_refused(
     refused(host, summary, "a certificate that this node does not trust")
     assert summary.exit == Exit.UNKNOWN
     assert "http-proxy-pem-uri" in summary.installers[0].problems[0].remedy
+
+
+def test_what_this_machine_trusts_is_not_trusted_for_a_mounted_node(
+    tmp_path: Path, server: KeyServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "ours.pem"
+    ours.write_bytes(server.ca.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours))
+    host = make_root(tmp_path / "stranger", ca=make_ca("The node's own"))
+    summary = apply(host, (keys.good, [server.give("/key.asc", keys.file(keys.good))]))
+    refused(host, summary, "a certificate that this node does not trust")
 
 
 def test_the_callers_own_variables_are_not_listened_to(
