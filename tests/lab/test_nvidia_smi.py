@@ -67,8 +67,9 @@ def whole(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("node")
     gputree.make(folder / "tree", pack(folder).path)
-    real = [path for path in unpacked.rglob("nvidia-smi") if path.read_bytes()[:4] == b"\x7fELF"]
-    shutil.copy(real[0], folder / "tree/local/bin/nvidia-smi")
+    named = [path for path in unpacked.rglob("nvidia-smi") if path.is_file()]
+    (real,) = [path for path in named if path.read_bytes()[:4] == b"\x7fELF"]
+    shutil.copy(real, folder / "tree/local/bin/nvidia-smi")
     return folder / "tree"
 
 

@@ -44,7 +44,7 @@ def functions() -> dict[str, Callable[..., None]]:
         for name in names:
             module = importlib.import_module(f"conformance.{area}.{name}")
             for key, value in vars(module).items():
-                marks = getattr(value, "pytestmark", ())
+                marks: list[pytest.Mark] = getattr(value, "pytestmark", [])
                 if key.startswith("test_") and any(mark.name == MARKER for mark in marks):
                     found[marks[0].args[0].id] = value
     return found
