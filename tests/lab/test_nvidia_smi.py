@@ -98,7 +98,7 @@ def test_it_lists_the_cards(tree: Path) -> None:
         ("fault=no-permission", 4, "no permission"),
         ("fault=no-power", 8, "power cables"),
         ("fault=no-driver", 9, "is not loaded"),
-        ("fault=interrupts", 10, "interrupts"),
+        ("fault=interrupts", 11, "interrupts"),
         ("fault=inforom", 14, "infoROM is corrupted"),
         ("fault=lost", 15, "fallen off the bus"),
         ("driver=555.42.06", 18, "not of the driver's release"),
