@@ -13,7 +13,6 @@ from harness.checks import fact, fail, not_verified
 from harness.node import Node
 
 Card = Mapping[str, Any]
-MIB = 1 << 20
 
 
 def on_bus(node: Node) -> list[Card]:

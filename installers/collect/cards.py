@@ -28,7 +28,8 @@ from installers.exits import Exit
 #: Seconds for all of it, and for each part; a framework may have to compile for a new card.
 TOTAL = 900.0
 ASK, COMPILE, COMPUTE, FRAMEWORK = 30.0, 120.0, 120.0, 240.0
-#: nvidia-smi's exit codes (its manual, "RETURN VALUE"; 18 was seen of 535).
+#: nvidia-smi's exit codes: its manual, "RETURN VALUE"; 11 (NVML's number, where the manual has 10)
+#: and 18 were seen of 535.
 SMI = {
     2: "an argument or a flag was not valid",
     3: "the operation is not there on this card",
@@ -37,6 +38,7 @@ SMI = {
     8: "a card's external power cables are not attached",
     9: "the NVIDIA driver is not loaded",
     10: "the kernel found a problem with a card's interrupts",
+    11: "the kernel found a problem with a card's interrupts",
     12: "the NVML library cannot be found or loaded",
     13: "the NVML library does not have a function: it is of another release",
     14: "a card's infoROM is corrupted",

@@ -22,6 +22,7 @@ from fixtures.repository import ARCHIVE, COMPONENT, KEY, STRANGER, SUITE, Reposi
 from harness.checks import check_of, record
 from harness.node import CellNames, Node, Ran
 from harness.plugin import SESSION
+from harness.station import CARDS
 from harness.transports.base import AgentOperations, TransportError
 from tests.unit.conformance import good
 from tests.unit.conformance.breaks_deferred import BREAKS
@@ -146,8 +147,10 @@ class Double:
         return self._nodes[name]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Every check on every sample."""
-        metafunc.parametrize("node", list(self.samples), indirect=True)
+        """Every check on every sample; those of the cards, which none has, on whole ones."""
+        cards = metafunc.definition.path.parent.name in CARDS
+        names = [name for name in self.samples if not (cards and name in BREAKS)]
+        metafunc.parametrize("node", names, indirect=True)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

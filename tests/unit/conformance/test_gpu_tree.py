@@ -44,7 +44,7 @@ def functions() -> dict[str, Callable[..., None]]:
         for name in names:
             module = importlib.import_module(f"conformance.{area}.{name}")
             for key, value in vars(module).items():
-                marks: Any = getattr(value, "pytestmark", ())
+                marks: list[pytest.Mark] = getattr(value, "pytestmark", [])
                 if key.startswith("test_") and any(mark.name == MARKER for mark in marks):
                     found[marks[0].args[0].id] = value
     return found
@@ -143,10 +143,10 @@ def test_every_check_of_the_cards_has_a_sabotage() -> None:
 def test_what_hangs_is_a_fact(tree: Path, tmp_path: Path) -> None:
     """The rest is told all the same; both parts that hung have an end."""
     gputree.enter(tree, "/bin/sh", "-c", TABLES[HANGS]["apply"])
-    facts = gputree.facts(tree, ask=3)
-    assert facts["cards"]["nvml"]["error"] == "did not end within 3 s"
-    assert facts["cards"]["nvidia_smi"]["error"] == "did not end within 3 s"
-    assert facts["cards"]["libraries"]["nccl"]["version"] == 22105
+    facts = gputree.facts(tree, ask=8)
+    assert facts["cards"]["nvml"]["error"] == "did not end within 8 s"
+    assert facts["cards"]["nvidia_smi"]["error"] == "did not end within 8 s"
+    assert len(facts["cards"]["compute"]["cards"]) == 2
     found = ends(a_node(tmp_path, facts))
     failed = {check for check, (end, _) in found.items() if end == "fail"}
     assert failed == {"driver.nvidia-smi", "driver.nvml"}, found
