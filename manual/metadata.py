@@ -52,7 +52,9 @@ def keys(module: str) -> frozenset[str]:
 def _asked(tree: ast.Module, call: ast.AST) -> Iterator[str]:
     if not isinstance(call, ast.Call):
         return
-    receiver = [call.func.value] if isinstance(call.func, ast.Attribute) else []
+    function = call.func
+    got = isinstance(function, ast.Attribute) and function.attr == "get"
+    receiver = [function.value] if got else []  # type: ignore[attr-defined]
     if not any(ast.unparse(one).split(".")[-1] in _ATTRIBUTES for one in [*receiver, *call.args]):
         return
     for argument in call.args:

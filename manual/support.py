@@ -77,7 +77,12 @@ def support() -> str:
             table(
                 ("kernel", "driver", "builds", "why", "source"),
                 [
-                    [*_spans(one, "kernel", "driver"), one["builds"], text(one["why"]), _why(one)]
+                    [
+                        *_spans(one, "kernel", "driver"),
+                        one["builds"],
+                        text(one.get("why", "")),
+                        _why(one),
+                    ]
                     for one in gpu["kernels"]
                 ],
             ),
