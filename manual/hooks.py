@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fixtures.scenarios import load_scenarios
 from harness.catalog import ROOMS
 from manual import reference, sources, support
 from manual.markdown import anchor
@@ -37,8 +38,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reference/support.md": support.support,
     "proved.md": support.proved,
 }
+_ROW = r'| <span id="scenario-\1" markdown>`\1`</span> |'
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-_SPAN = re.compile(r"(?<![`\[])`([a-z0-9]+(?:-[a-z0-9]+)*\.[a-z0-9-]+)`(?![`\]])")
+_SPAN = re.compile(r"(?<![`\[>])`([a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9-]+)?)`(?![`\]])")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -67,6 +69,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links to where their pages are here, and names to where the reference has them."""
     place = page.file.src_uri
+    if place == "scenarios.md":
+        # Rows of a table have no anchors; here each is led to.
+        markdown = re.sub(r"^\| `([\w-]+)` \|", _ROW, markdown, flags=re.MULTILINE)
     own = {site: name for name, site in OUTSIDE.items()}.get(place, f"docs/{place}")
     linked = place not in GENERATED
     lines, fence = [], ""
@@ -102,6 +107,8 @@ def _named(found: re.Match[str], place: str) -> str:
         goal = f"reference/checks.md#{anchor(name)}"
     elif name in sources.codes():
         goal = f"reference/installers.md#{anchor('code-' + name)}"
+    elif place == "troubleshooting.md" and name in load_scenarios():
+        goal = f"scenarios.md#scenario-{name}"
     else:
         return found.group()
     return f"[`{name}`]({posixpath.relpath(goal, posixpath.dirname(place) or '.')})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -115,6 +116,8 @@ def test_nothing_is_fetched_from_elsewhere(site: Path, pages: dict[str, Read]) -
     assert styles
     assert not [one for style in styles for one in re.findall(r"url\([\"']?(?:https?:)?//", style)]
     scripts = [*site.rglob("*.html")]
+    # The theme's script fetches its program for diagrams where a page has one.
+    assert not [path for path in scripts if 'class="mermaid"' in path.read_text()]
     analytics = re.compile(r"google-analytics|googletagmanager|gtag\(|fonts\.g(?:oogleapis|static)")
     assert not [path for path in scripts if analytics.search(path.read_text())]
 
@@ -178,6 +181,16 @@ def test_every_scenario_is_there(pages: dict[str, Read]) -> None:
     shown = words(pages["scenarios.html"].text)
     for scenario in load_scenarios().values():
         assert f"{scenario.name} {words(scenario.title)}" in shown, scenario.name
+        assert f"scenario-{scenario.name}" in pages["scenarios.html"].ids
+    led = [link for link in pages["troubleshooting.html"].links if "scenarios.html#" in link]
+    assert len(led) > 20
+
+
+def test_it_can_be_searched(site: Path, pages: dict[str, Read]) -> None:
+    index = json.loads((site / "search/search_index.json").read_text())
+    places = {one["location"].partition("#")[0] for one in index["docs"]}
+    assert {"reference/checks.html", "troubleshooting.html", "scenarios.html"} <= places
+    assert "__search" in pages["index.html"].ids
 
 
 def test_every_installer_is_there_in_order_with_keys_that_it_reads(pages: dict[str, Read]) -> None:
