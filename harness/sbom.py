@@ -115,7 +115,7 @@ def _parts(facts: Mapping[str, Any], system: Mapping[str, Any]) -> Iterator[Comp
     for module in _tables(facts.get("modules")):
         yield from _module(module)
     for name, environment in _table(facts.get("environments")).items():
-        yield from _environment(str(name), _table(environment))
+        yield from _environment(_text(name), _table(environment))
 
 
 def _packages(found: Mapping[str, Any], system: Mapping[str, Any]) -> Iterator[Component]:
@@ -124,7 +124,8 @@ def _packages(found: Mapping[str, Any], system: Mapping[str, Any]) -> Iterator[C
     distribution = _text(system.get("id"))
     kind = "rpm" if distribution in _RPM else "deb"
     release = f"{distribution}-{_text(system.get('version_id'))}"
-    for name, version in found.items():
+    for key, version in found.items():
+        name = _text(key)
         if name and _text(version):
             yield Component(
                 name=name,
@@ -203,13 +204,15 @@ def _environment(name: str, environment: Mapping[str, Any]) -> Iterator[Componen
 
 
 def _purl(kind: str, namespace: str, name: str, version: str, **qualifiers: str) -> Any:
-    """A package URL, None for a name that none can hold."""
+    """A package URL, None for a name that none can hold. Some are refused only when written."""
     from packageurl import PackageURL
 
     try:
-        return PackageURL(kind, namespace or None, name, version, qualifiers)
-    except ValueError:
+        url = PackageURL(kind, namespace or None, name, version, qualifiers)
+        url.to_string()
+    except (TypeError, ValueError):
         return None
+    return url
 
 
 def _hashes(sha256: str) -> list[Any]:
@@ -237,10 +240,12 @@ def _moment(seconds: object) -> datetime:
 
 
 def _text(value: object) -> str:
-    """A plain value as text; empty for what is no plain value."""
+    """A plain value as text; empty for what is no plain value. Half a character is spelled out."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, str | int | float) else ""
+    if not isinstance(value, str | int | float):
+        return ""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _table(value: object) -> Mapping[str, Any]:

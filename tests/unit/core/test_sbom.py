@@ -121,6 +121,14 @@ def test_the_wrong_shape_is_left_out(key: str, wrong: Any) -> None:
     bill({**FACTS, key: wrong})
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb", "/", "//", "@", "?#", "%", "\u202e", "a b"])
+def test_names_that_no_url_can_hold_are_kept_as_names(name: str) -> None:
+    odd = {"os": {"id": name, "version_id": name}, "packages": {name: name, "bash": "5"}}
+    held = {"x" + name: {"lock": name, "packages": [f"a{name}-1{name}-2{name}"]}}
+    found = bill({**FACTS, **odd, "environments": held, "modules": [{"path": name}]})
+    assert len(found["components"]) == 6
+
+
 @pytest.mark.parametrize("seconds", [float("nan"), 1e300, -1e300, True, "soon"])
 def test_an_impossible_moment_is_the_epoch(seconds: Any) -> None:
     assert bill({**FACTS, "received": seconds})["metadata"]["timestamp"].startswith("1970-01-01")
