@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= $(shell nproc)
 PART   := .ci/part
 
-.PHONY: help run test test-all bench lint clean doctor
+.PHONY: help run test test-all bench lint docs clean doctor
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,10 @@ lint: $(READY) ## what tests/unit/test_house.py runs, by hand
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY) ## the documentation as a site: site/index.html
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/properdocs build --strict
+
 clean: ## remove everything but the system packages, which it lists
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m harness.clean
-	@rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) out dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

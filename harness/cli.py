@@ -107,10 +107,21 @@ def _dispatch(argv: list[str]) -> int:
         return Exit.USAGE
     if args.verb not in VERBS:
         raise UsageError(f"unknown verb {args.verb!r}", hint=nearest(args.verb, VERBS))
-    command: Command = importlib.import_module(f"harness.commands.{args.verb.replace('-', '_')}")
-    parser = Parser(prog=f"airlock {args.verb}", description=VERBS[args.verb], epilog=EPILOG)
-    command.arguments(parser)
-    return command.run(parser.parse_args(args.rest))
+    parser = parser_of(args.verb)
+    return command_of(args.verb).run(parser.parse_args(args.rest))
+
+
+def command_of(verb: str) -> Command:
+    """The module of one of ``VERBS``."""
+    command: Command = importlib.import_module(f"harness.commands.{verb.replace('-', '_')}")
+    return command
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The command line of one of ``VERBS``."""
+    parser = Parser(prog=f"airlock {verb}", description=VERBS[verb], epilog=EPILOG)
+    command_of(verb).arguments(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from harness import sbom
 from harness.admission import Admission, machine_budget
 from harness.cells import Cell
 from harness.errors import AirlockError, InfraError
@@ -289,6 +290,7 @@ class Pool:
         station.meet(running.expect, facts)
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)
+        sbom.keep(station, facts)
         _write_json(station.capsule / "expect.json", station.expect)
         station.met = True
 

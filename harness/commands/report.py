@@ -28,10 +28,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help=f"write it to FILE (default: {name} in the run's directory; - prints it)",
         )
+    parser.add_argument(
+        "--sbom", metavar="CELL", help="print what was installed on a cell's node (CycloneDX 1.6)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a report again; without a choice, all of them into the run's directory."""
+    """Print a report again; without a choice, all of them into the run's directory.
+
+    A cell's bill of materials stands by itself: it is printed, and nothing is written.
+    """
+    from harness import sbom
     from harness.errors import UsageError
     from reports.errors import ReportError
     from reports.read import find_report, read_report
@@ -43,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = read_report(args.report)
         directory = find_report(Path(args.report)).parent
+        if args.sbom is not None:
+            sys.stdout.write(sbom.of_report(report, directory, args.sbom))
+            return Exit.PASS
         for kind, target in chosen.items():
             text = RENDERINGS[kind][1](report)
             if target == "-":

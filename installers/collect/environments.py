@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
@@ -45,8 +46,9 @@ class Seen:
 
 def collect(reader: Reader, seen: Seen) -> dict[str, Any]:
     """Name of each environment to its ``lock`` (digest), ``prefix``, how many ``files`` it has, how
-    many are ``changed`` (``first``: some of them), ``imports`` (what cannot be imported, and why;
-    None where the interpreter does not run) and ``kernel`` (the program Jupyter starts for it).
+    many are ``changed`` (``first``: some of them), its ``packages`` (NAME-VERSION-BUILD, sorted),
+    ``imports`` (what cannot be imported, and why; None where the interpreter does not run) and
+    ``kernel`` (the program Jupyter starts for it).
     """
     found: dict[str, Any] = {}
     for file in reader.names(RECORDS):
@@ -65,6 +67,7 @@ def collect(reader: Reader, seen: Seen) -> dict[str, Any]:
             "files": len(record["files"]) + len(record["links"]),
             "changed": len(changed),
             "first": changed[:SHOWN],
+            "packages": _packages(record),
             "imports": _imports(reader, name, record, state, seen),
             "kernel": _kernel(reader, name),
         }
@@ -81,6 +84,12 @@ def _record(reader: Reader, path: str) -> Optional[dict[str, Any]]:
         isinstance(record.get(key), kind) for key, kind in wanted.items()
     )
     return record if fits else None
+
+
+def _packages(record: Mapping[str, Any]) -> list[str]:
+    """Conda packages by the files that say what each brought, one a package."""
+    found = (re.fullmatch(r"conda-meta/([^/]+)\.json", name) for name in record["files"])
+    return sorted(match.group(1) for match in found if match)
 
 
 def _changed(reader: Reader, record: Mapping[str, Any], seen: Seen) -> tuple[list[str], int]:
