@@ -50,6 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--airlock-target and --airlock-run exclude each other")
     if not (socket or target):
         return
+    # xdist's controller collects nothing itself, and would find nothing wrong with such a path.
+    for word in config.args:
+        if not (config.invocation_params.dir / word.partition("::")[0]).exists():
+            raise pytest.UsageError(f"file or directory not found: {word}")
     from harness.errors import AirlockError
     from harness.session import AirlockSession, serve_target
 

@@ -94,5 +94,5 @@ def test_scripts_that_ask_a_key_server(tmp_path: Path) -> None:
 def test_whatever_the_facts_hold_is_an_area(tree: Path) -> None:
     """One that AREAS lacks would be null for ever, without a word why."""
     about = {"schema", "nonce", "clock", "seconds", "timings", "unreadable"}
-    found = {"controls", "probes"}
+    found = {"controls", "probes", "cards"}
     assert set(Collector(str(tree)).collect()) - about - found == set(AREAS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import date
@@ -100,7 +101,7 @@ def test_an_error_in_pytest_itself_is_exit_3(bench: Bench, words: tuple[str, ...
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("-k", "no_such_check"), 4, "deselected"),
+        (("-k", "no_such_check"), 4, "no tests ran|deselected"),
         (("no/such/place",), 2, "file or directory not found"),
         (("--no-such-flag",), 2, "unrecognized arguments: --no-such-flag"),
         (("--airlock-target", "nonsense://x"), 2, "is no target"),
@@ -111,7 +112,8 @@ def test_usage_errors_have_our_status(
     bench: Bench, words: tuple[str, ...], status: int, said: str, xdist: tuple[str, ...]
 ) -> None:
     found, output = alone(bench, [PASSES], *words, *xdist)
-    assert (found, said in output) == (status, True), output
+    assert found == status, output
+    assert re.search(said, output), output
 
 
 def test_a_conftest_that_cannot_be_imported_is_exit_3(bench: Bench) -> None:

@@ -163,6 +163,7 @@ def test_a_link_out_of_a_report_is_none(tmp_path: Path, bench: Bench) -> None:
     assert cell.inherited
     import msgspec
 
+    own = render_html(outcome.report).count("<script")
     for hostile in ("javascript:alert(1)", "/etc", "https://evil.example", '"><script>'):
         where = msgspec.structs.replace(cell.inherited, report=hostile)
         report = msgspec.structs.replace(
@@ -170,7 +171,7 @@ def test_a_link_out_of_a_report_is_none(tmp_path: Path, bench: Bench) -> None:
         )
         page = render_html(report)
         assert "javascript:" not in page
-        assert "<script" not in page
+        assert page.count("<script") == own
         assert 'href="/' not in page
         assert "evil.example" not in page
 
