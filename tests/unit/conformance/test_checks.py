@@ -47,6 +47,10 @@ WORDS = {
     "stray-module": {
         "modules.audit": "1 of 4012 modules: /lib/modules/6.1.0-40-amd64/extra/loop.ko"
     },
+    "also: a cluster baked into the image": {
+        "hygiene.baked-in": "yarn.resourcemanager.hostname is 'a-cluster-m'"
+    },
+    "also: a stamp baked into the image": {"hygiene.baked-in": "a configuration's stamp"},
     "also: an audit of nothing": {"modules.audit": "saw no module at all"},
     "altered-module": {
         "modules.signature": "1 of 5",
