@@ -12,8 +12,8 @@ from typing import Any
 from harness.lab.namespace import host_env
 from installers.collect.search import forms
 
-#: Of a file system that mkfs.ext4 made for a disk of some GiB.
-_BLOCK = 4096
+# The superblock of ext2 and its heirs (the kernel's Documentation/filesystems/ext4/super.rst).
+_SUPER, _BLOCK_SIZE, _MAGIC = 1024, 24, 56
 _CHUNK = 8 << 20
 
 
@@ -46,7 +46,13 @@ def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
 
 def _owner(image: Path, offset: int) -> str:
     """The path of the file that a byte of an ext4 image belongs to (debugfs(8)), or ``""``."""
-    inode = _last_word(image, f"icheck {offset // _BLOCK}")
+    with image.open("rb") as file:
+        file.seek(_SUPER)
+        head = file.read(64)
+    if head[_MAGIC : _MAGIC + 2] != b"\x53\xef":
+        return ""
+    block = 1024 << int.from_bytes(head[_BLOCK_SIZE : _BLOCK_SIZE + 4], "little")
+    inode = _last_word(image, f"icheck {offset // block}")
     path = _last_word(image, f"ncheck {inode}") if inode.isdecimal() else ""
     return path if path.startswith("/") else ""
 

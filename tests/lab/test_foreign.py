@@ -1,4 +1,4 @@
-"""Set-up of a user's own: built for real, with squid, the metadata server and the capture around it.
+"""Set-up of a user's own: built for real, between squid, the metadata server and the capture.
 
 tests/foreign holds the usual mistakes, each as a script of the kind that people have. What the
 build stage saw of them is judged by the checks themselves; no machine is booted.

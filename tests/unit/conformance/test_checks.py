@@ -47,6 +47,8 @@ WORDS = {
     "stray-module": {
         "modules.audit": "1 of 4012 modules: /lib/modules/6.1.0-40-amd64/extra/loop.ko"
     },
+    "builder-baked-in": {"hygiene.baked-in": "/etc/default/cluster: the builder's instance/name"},
+    "gpus-baked-in": {"hygiene.baked-in": "spark.executor.resource.gpu.amount is '4'"},
     "also: a cluster baked into the image": {
         "hygiene.baked-in": "yarn.resourcemanager.hostname is 'a-cluster-m'"
     },
@@ -131,6 +133,7 @@ WORDS = {
         "trust.os-store": "does not hold the proxy's CA",
         "trust.tls-through-proxy": "SSL certificate problem",
     },
+    "ca-appended": {"trust.os-store-once": "holds the proxy's CA 2 times"},
     "curl-own-store": {"trust.tls-through-proxy": "curl: (77)"},
     "curl-insecure": {"trust.tls-needs-ca": "answered 200 although the proxy's CA was not trusted"},
     "direct-connection": {"egress.no-violation": "1 attempts to go around the proxy"},
@@ -200,7 +203,7 @@ WORDS = {
             "authenticated",
             {
                 *("trust.os-store", "trust.tls-through-proxy", "trust.tls-needs-ca"),
-                "egress.google-direct",
+                *("trust.os-store-once", "egress.google-direct"),
             },
         ),
     ],
