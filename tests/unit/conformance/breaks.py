@@ -329,6 +329,12 @@ def _(s: Sample) -> None:
     s.ledger["build"]["left"]["gpu_config"]["spark"]["spark.executor.resource.gpu.amount"] = "4"
 
 
+@of("also: set-up of a user's own that never set the proxy")
+def _(s: Sample) -> None:
+    s.expect["foreign"] = True
+    s.ledger["build"]["proxy_step_end"] = None
+
+
 @of("also: a cluster baked into the image")
 def _(s: Sample) -> None:
     yarn = {"yarn.resourcemanager.hostname": "a-cluster-m"}

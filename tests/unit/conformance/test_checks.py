@@ -49,6 +49,9 @@ WORDS = {
     },
     "builder-baked-in": {"hygiene.baked-in": "/etc/default/cluster: the builder's instance/name"},
     "gpus-baked-in": {"hygiene.baked-in": "spark.executor.resource.gpu.amount is '4'"},
+    "also: set-up of a user's own that never set the proxy": {
+        "egress.build-ledger": "no file below /etc or /root ever named the proxy"
+    },
     "also: a cluster baked into the image": {
         "hygiene.baked-in": "yarn.resourcemanager.hostname is 'a-cluster-m'"
     },
