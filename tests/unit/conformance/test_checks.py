@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from conformance.hygiene import test_baked_in
 from harness.catalog import load_catalog
-from harness.checks import SEVERITIES, Check
+from harness.checks import SEVERITIES, Check, NotVerified
 from harness.matrix import find_matrix, load_matrix
+from harness.node import CellNames, Node
 from harness.sabotage import load_sabotages
 from tests.unit.conformance.breaks_deferred import BREAKS
 from tests.unit.conformance.conftest import ROOT, Said
@@ -143,12 +145,12 @@ WORDS = {
     "direct-name": {"egress.no-violation": "1 attempts"},
     "metadata-by-proxy": {"egress.metadata-not-proxied": "asked for the metadata server"},
     "request-before-proxy": {
-        "egress.build-ledger": "2.500 s before the proxy step had ended",
+        "egress.build-ledger": "2.500 s before the proxy was set",
         "cache.hit-fetches-nothing": "and 1 packages were fetched",
     },
     "request-unplanned": {
         "egress.build-planned": "1 hosts were asked that the plan does not name",
-        "egress.build-ledger": "2.500 s before the proxy step had ended",
+        "egress.build-ledger": "2.500 s before the proxy was set",
     },
     "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
     "private-key-left": {"hygiene.private-keys": "1 private keys"},
@@ -241,6 +243,7 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
         "egress.build-ledger",
         "egress.build-planned",
         "modules.audit",
+        "hygiene.baked-in",
         "deferred.fails-closed",
         "deferred.stale-stamp",
         "deferred.second-boot",
@@ -249,6 +252,15 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
     assert others == {"not-verified", "skip"}, said["mute"]
     reason = said["mute"]["modules.present"]["message"]
     assert reason == "modules could not be read: the disk is gone"
+
+
+def test_a_torn_file_of_the_image_may_hold_anything() -> None:
+    """What the build could not read is no proof that nothing was baked in."""
+    left = {"gpu_config": {"yarn": {"/etc/hadoop/conf/yarn-site.xml": None}}, "builder": []}
+    cell = CellNames("debian-12", "proxy", "driver", "tree")
+    node = Node("torn", cell, {}, None, {}, {"build": {"left": left}})  # type: ignore[arg-type]
+    with pytest.raises(NotVerified, match=r"yarn-site\.xml could not be read"):
+        test_baked_in.test_baked_in(node)
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
