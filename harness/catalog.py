@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness import foreign
 from harness.cells import Image, Profile
 from harness.errors import UsageError
 from harness.names import nearest
@@ -47,31 +48,59 @@ class Catalog:
             raise UsageError(error.message, hint=error.hint) from error
 
 
-def load_catalog(matrices: Path = MATRICES) -> Catalog:
-    """Read the catalog. UsageError with file, line and nearest name for a key that is unknown."""
+def load_catalog(beside: Path | None = None, matrices: Path = MATRICES) -> Catalog:
+    """Read the catalog. UsageError with file, line and nearest name for a key that is unknown.
+
+    ``beside``: a user's folder, whose images.toml and profiles.toml (if they are there) add to the
+    shipped ones; a name that is in both is an error.
+    """
+    places = [matrices]
+    if beside is not None and beside.resolve() != matrices.resolve():
+        places.append(beside)
     return Catalog(
-        images={
-            name: _build(
-                Image,
-                {"name": name, **_tuples(_requires(path, text, name, table))},
-                path,
-                text,
-                name,
-            )
-            for path, text, name, table in _tables(matrices / "images.toml")
-        },
+        images=_merged(places, "images.toml", _image),
         scenarios=_scenarios(),
-        profiles={
-            name: _build(
-                Profile,
-                {"name": name, "installers": (), **_tuples(_requires(path, text, name, table))},
-                path,
-                text,
-                name,
-            )
-            for path, text, name, table in _tables(matrices / "profiles.toml")
-        },
+        profiles=_merged(places, "profiles.toml", _profile),
     )
+
+
+def _merged(
+    places: Sequence[Path], file: str, read: Callable[[Path, str, str, dict[str, Any]], T]
+) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for place in places:
+        # What ships must be there; a user's own may be.
+        if place is not places[0] and not (place / file).exists():
+            continue
+        for path, text, name, table in _tables(place / file):
+            if name in found:
+                line = line_of(text, "", f"[{name}]")
+                raise UsageError(f"{path}:{line}: {name!r} ships already: take another name")
+            found[name] = read(path, text, name, table)
+    return found
+
+
+def _image(path: Path, text: str, name: str, table: dict[str, Any]) -> Image:
+    values = {"name": name, **_tuples(_requires(path, text, name, table))}
+    return _build(Image, values, path, text, name)
+
+
+def _profile(path: Path, text: str, name: str, table: dict[str, Any]) -> Profile:
+    from installers.registry import ORDER
+
+    of_a_file = {"title", "installers", "tools", "requires", *foreign.KINDS, *foreign.KEYS}
+    check_keys(path, text, table, of_a_file, f"[{name}]")
+    own = foreign.read_foreign(path, text, name, table)
+    installers = foreign.installers_of(path, text, name, table, ORDER)
+    if not installers and own is None:
+        line = line_of(text, "installers", f"[{name}]")
+        raise UsageError(
+            f"{path}:{line}: [{name}] installs nothing",
+            hint=f"name installers, or a file of your own: {', '.join(foreign.KINDS)}",
+        )
+    given = {key: value for key, value in table.items() if key in ("title", "tools", "requires")}
+    values = {**_requires(path, text, name, given), "installers": installers, "foreign": own}
+    return _build(Profile, {"name": name, **values}, path, text, name)
 
 
 def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:

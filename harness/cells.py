@@ -13,6 +13,7 @@ from harness.requirements import Requirements
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
+    from harness.foreign import Foreign
     from harness.sabotage import Sabotage
 
 
@@ -52,7 +53,8 @@ class Image:
 class Profile:
     """What is to be installed and configured: installer names in the order they run.
 
-    ``tools``: the image has every tool that must know the proxy (see harness.lab.tools).
+    ``foreign`` runs before them (see harness.foreign). ``tools``: the image has every tool that
+    must know the proxy (see harness.lab.tools).
     """
 
     name: str
@@ -60,6 +62,13 @@ class Profile:
     installers: tuple[str, ...]
     tools: bool = False
     requires: Requirements = field(default_factory=Requirements)
+    foreign: Foreign | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is in the image in the end, by the names of our installers, whoever brought it."""
+        brought = self.foreign is not None and self.foreign.driver
+        return (*(("driver",) if brought else ()), *self.installers)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Allowed:
             "image": [cell.image.name],
             "scenario": [cell.scenario.name],
             "profile": [cell.profile.name],
-            "installer": cell.profile.installers,
+            "installer": cell.profile.parts,
             "provider": [cell.provider],
             "accelerator": [accelerator],
         }

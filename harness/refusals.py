@@ -10,12 +10,29 @@ from installers.compat import image_trust
 def known_refusal(cell: Cell) -> Refusal | None:
     """Why this cell must be refused; None if nothing is known against it.
 
-    The one case today: a driver under Secure Boot on a kernel that takes no module signatures by
-    keys in the firmware's db.
+    A driver under Secure Boot on a kernel that takes no module signatures by keys in the firmware's
+    db; and a foreign installer whose program the image does not have.
     """
-    if not cell.scenario.secure_boot or "driver" not in cell.profile.installers:
+    return _untrusted(cell) or _without_program(cell)
+
+
+def _untrusted(cell: Cell) -> Refusal | None:
+    if not cell.scenario.secure_boot or "driver" not in cell.profile.parts:
         return None
     trust = image_trust(cell.image.family, cell.image.version)
     if trust.trusts_db is not False:
         return None
     return Refusal("secure-boot.db-not-trusted", trust.reason, trust.remedy)
+
+
+def _without_program(cell: Cell) -> Refusal | None:
+    """What runs in the image is the image's own: nothing is added to it during the build."""
+    foreign = cell.profile.foreign
+    if foreign is None or not foreign.packages or {*foreign.packages} & {*cell.image.packages}:
+        return None
+    return Refusal(
+        f"foreign.{foreign.kind}",
+        f"{cell.image.name} has no {foreign.packages[0]}, which must run {foreign.path.name}",
+        f'name an image with it (packages = ["{foreign.packages[0]}"] in images.toml; '
+        "debian-12-cloud ships), or use a script",
+    )

@@ -47,7 +47,10 @@ def test_secrets(node: Node) -> None:
     The proxy password in a running node's configuration is proxy.credentials-listed's affair.
     """
     build = (node.ledger or {}).get("build") or {}
-    baked = [f"image: {hit['name']} at byte {hit['offset']}" for hit in build.get("secrets", ())]
+    baked = [
+        f"image: {hit['name']} at byte {hit['offset']} {hit.get('path', '')}".rstrip()
+        for hit in build.get("secrets", ())
+    ]
     if baked:
         fail(f"the image was built with {len(baked)} secrets in it", baked)
     found = {hit["path"] for hit in searched(node)}

@@ -41,6 +41,24 @@ def test_os_store(node: Node) -> None:
 
 
 @check(
+    id="trust.os-store-once",
+    severity="major",
+    title="The OS trust store holds the proxy's CA once",
+    remedy="Add the CA as a file among the anchors and have the system's own tool take it over; "
+    "never append to the bundle: the next update of it drops what was appended, and a renewal of "
+    "the CA leaves the other copy behind.",
+    requires=intercept,
+    source="by SHA-256 of each certificate in the bundle; update-ca-certificates(8)",
+)
+def test_os_store_once(node: Node) -> None:
+    """Twice is once by the system's tool, and once by hand."""
+    wanted = node.expect["ca_sha256"]
+    times = list(fact(node, "trust.fingerprints")).count(wanted)
+    if times > 1:
+        fail(f"{fact(node, 'trust.os_bundle')} holds the proxy's CA {times} times", [wanted])
+
+
+@check(
     id="trust.tls-through-proxy",
     severity="blocker",
     title="TLS through the intercepting proxy works with the OS store",

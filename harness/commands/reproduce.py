@@ -85,7 +85,7 @@ class _Visit:
 
     def __call__(self, station: Station) -> None:
         from harness.errors import InfraError
-        from harness.lab.build import SYMPTOM
+        from harness.lab.scripted import SYMPTOM
 
         kept = station.capsule / SYMPTOM
         if station.running is None:

@@ -41,7 +41,7 @@ def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
     from harness.matrix import Selection, find_matrix, load_matrix, select
 
     path = find_matrix(args.matrix)
-    catalog = load_catalog()
+    catalog = load_catalog(path.parent)
     selection = Selection(
         tuple(args.image), tuple(args.scenario), tuple(args.profile), args.provider
     )

@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,24 @@ from fixtures.relay import Relay
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
 from harness.cached import used
-from harness.errors import InfraError
 from harness.lab import addresses as at
-from harness.lab import canary, disk, environment, packages, provenance, seam, tools
+from harness.lab import (
+    canary,
+    disk,
+    environment,
+    foreign,
+    packages,
+    provenance,
+    scripted,
+    seam,
+    tools,
+)
 from harness.lab.base import Base, canonical
 from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
 from harness.lab.outside import Outside
-from harness.lab.surroundings import script
 from harness.providers.base import Job, NodeFailed, Refusal, Refused
 from harness.state import cache_dir, exclusive
+from installers.collect import modules
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin
@@ -55,13 +64,11 @@ _ENV = {
 _POLICY = "usr/sbin/policy-rc.d"
 # Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
 _APPLY_SECONDS = 2400
-_SCRIPT_SECONDS = 180
+_AUDIT_SECONDS = 180
 # What apt fetches besides lists: packages, and sources of packages.
 _PACKAGES = (".deb", ".dsc", ".tar.gz", ".tar.xz")
 #: Signed entries of the cache, below the state directory's own.
 STORE = "store"
-#: What the symptom's script printed, in the capsule of a cell whose build failed.
-SYMPTOM = "symptom.txt"
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ def attributes(job: Job, proxy: str | None) -> dict[str, str]:
         values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": "origin-direct.test"}
     if scenario.intercept:
         values["http-proxy-pem-uri"] = f"file://{_CA}"
-    return values
+    own = job.cell.profile.foreign
+    return {**values, **(own.metadata if own else {})}
 
 
 def build_attributes(
@@ -132,7 +140,9 @@ def key(
             "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
-            "format": 2,
+            "builder": foreign.BUILDER,
+            "format": 3,
+            **_own(job),
             **({"script": text} if (text := job.cell.scenario.scripts.image) else {}),
             **_disorder(job.cell.scenario.while_built),
             **({"added": canonical(added.files)} if added.files else {}),
@@ -146,6 +156,12 @@ def _disorder(scenario: Scenario) -> dict[str, Any]:
     if scenario == scenario.ordered:
         return {}
     return {"allow": scenario.proxy.allow, "fault": [asdict(fault) for fault in scenario.fault]}
+
+
+def _own(job: Job) -> dict[str, Any]:
+    """A foreign installer as a part of the key; its metadata is in the metadata."""
+    own = job.cell.profile.foreign
+    return {"foreign": [own.kind, own.sha256, own.driver, own.hosts]} if own else {}
 
 
 def _given_ca(job: Job, authority: Authority) -> Identity:
@@ -188,11 +204,16 @@ def build(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             manifest = _build(
-                job, base, tree, partial, node_file, authority, start_proxy, origin, given, added
+                *(job, base, tree, partial, node_file, authority, start_proxy, origin),
+                *(given, added, secrets),
             )
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
-                manifest["ledger"]["secrets"] = canary.search(partial / "root.img", secrets)
+                builder = {name: str(value).encode() for name, value in foreign.BUILDER.items()}
+                hits = canary.search(partial / "root.img", {**secrets, **builder})
+                baked = [hit for hit in hits if hit["name"] in builder]
+                manifest["ledger"]["secrets"] = [hit for hit in hits if hit not in baked]
+                manifest["ledger"]["left"]["builder"] = baked
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)
@@ -220,9 +241,13 @@ def _build(
     origin: Origin,
     given: Mapping[str, str],
     added: tools.Added,
+    secrets: Mapping[str, bytes],
 ) -> dict[str, Any]:
+    own = job.cell.profile.foreign
     with job.phase("unpack", f"unpacking {job.cell.image.name}"):
         _unpack(base, tree, node_file, job.scratch, added)
+        if own:
+            foreign.name_host(tree)
     store = cache_dir(STORE)
     ca = job.scratch / "proxy-ca.pem"
     ca.write_bytes(_given_ca(job, authority).pem)
@@ -232,7 +257,7 @@ def _build(
     capture = out / "build.pcap"
     repository_key = job.scratch / "repository.asc"
     repository_key.write_bytes(Repository(authority).armored)
-    metadata = MetadataServer(given)
+    metadata = MetadataServer(given, overrides=foreign.BUILDER)
     outside = Outside(job.cell.scenario, tree)
     with contextlib.ExitStack() as stack:
         squid = None
@@ -251,9 +276,11 @@ def _build(
                 Bind(repository_key, packages.KEY_FILE, readonly=True),
                 Bind(store, _STORE),
                 *outside.names(job.scratch / "hosts"),
+                *(foreign.binds(own, job, authority.module.der) if own else ()),
             ],
             env=_ENV,
             places=outside.places,
+            hostname=foreign.HOSTNAME if own else "",
         )
         stack.enter_context(chamber)
         job.owned.process(chamber.pid, "build namespace")
@@ -266,36 +293,42 @@ def _build(
             exclusive(store / f"base-{base.digest[:16]}"),
             job.phase("install", "plan, apply, verify behind the proxy"),
         ):
-            stack.enter_context(_broken(job, chamber, origin))
+            stack.enter_context(scripted.broken(job, chamber, origin))
             try:
-                results = _apply(job, chamber)
+                first = foreign.install(job, chamber, capture, secrets)
+                results = _apply(job, chamber) if job.cell.profile.installers else {}
             except (NodeFailed, Refused):
                 if job.options.reproducing:
-                    _show_symptom(job, chamber, origin)
+                    scripted.show_symptom(job, chamber, origin)
                 raise
-            _run_script(job, chamber, origin)
+            scripted.run(job, chamber, origin)
         _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
         chamber.run([*_PYTHON, "probe"], timeout=60)
         audit = None
-        if "driver" in job.cell.profile.installers:
+        if "driver" in job.cell.profile.parts:
             audit = provenance.audit(
-                lambda words: chamber.run([*_PYTHON, *words], timeout=_SCRIPT_SECONDS)
+                lambda words: chamber.run([*_PYTHON, *words], timeout=_AUDIT_SECONDS),
+                foreign.CERTIFICATE if own and own.driver else modules.CERTIFICATE,
             )
+        _, told = chamber.run([*_PYTHON, "facts", "--json"], timeout=_AUDIT_SECONDS)
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
     requests = squid.rows() if squid else []
     (out / "journal.jsonl").write_text(journal)
+    (out / "facts.json").write_text(told)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     seen = captures.classify(captures.read(capture), at.peers())
+    ours = "proxy" in job.cell.profile.installers
     ledger = summarise(requests, [seen]) | {
-        "proxy_step_end": provenance.step_end(journal, "proxy"),
+        "proxy_step_end": provenance.step_end(journal, "proxy") if ours else first,
         "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
         "audit": audit,
-        "planned": results.get("contract", {}).get("hosts", []),
+        "planned": foreign.planned(job, results),
+        "left": {"gpu_config": json.loads(told)["gpu_config"]},
     }
     return {
         "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "ledger": ledger,
-        "installers": results.get("installers", []),
+        "installers": list(job.record.installers),
         "contract": results.get("contract", {}),
         "signatures": list(signer.signatures),
         "provenance": _provenance(results),
@@ -346,39 +379,6 @@ def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
                 hint=str(problem.get("remedy", "")),
             )
     raise NodeFailed(f"the installers ended with {code}: {results.get('error', tail)}")
-
-
-@contextlib.contextmanager
-def _broken(job: Job, chamber: Chamber, origin: Origin) -> Iterator[None]:
-    """What a sabotage does to the build, if it does."""
-    files = dict(origin.files)
-    for path, other in job.broken.get("serves", {}).items():
-        origin.files[path] = files[other]
-    try:
-        if text := job.broken.get("script"):
-            code, said = chamber.run(["/bin/sh", "-c", text], timeout=_SCRIPT_SECONDS)
-            if code:
-                raise InfraError(f"the sabotage could not be applied: {said[-400:]}")
-        yield
-    finally:
-        origin.files.update(files)
-
-
-def _show_symptom(job: Job, chamber: Chamber, origin: Origin) -> None:
-    """Where nothing will boot, what a customer sees is seen in the image."""
-    if text := job.cell.scenario.scripts.symptom:
-        shell = ["/bin/sh", "-c", f"exec 2>&1\n{script(text, origin)}"]
-        _, said = chamber.run(shell, timeout=_SCRIPT_SECONDS)
-        (job.capsule / SYMPTOM).write_text(said)
-
-
-def _run_script(job: Job, chamber: Chamber, origin: Origin) -> None:
-    if not (text := job.cell.scenario.scripts.image):
-        return
-    code, _ = chamber.run(["/bin/sh", "-c", script(text, origin)], timeout=_APPLY_SECONDS)
-    if code:
-        tail = last_words(job.capsule / "build.log")
-        raise InfraError(f"the scenario's script in the image ended with {code}: {tail}")
 
 
 def _make_disks(job: Job, tree: Path, out: Path) -> str:

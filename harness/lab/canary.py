@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.lab.namespace import host_env
 from installers.collect.search import forms
 
+# The superblock of ext2 and its heirs (the kernel's Documentation/filesystems/ext4/super.rst).
+_SUPER, _BLOCK_SIZE, _MAGIC = 1024, 24, 56
 _CHUNK = 8 << 20
 
 
 def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """Where the named secrets occur: [{"name", "offset"}], at most one entry for each form.
+    """Where the named secrets occur: [{"name", "offset", "path"}], one entry at most for each form.
 
-    Holes of a sparse file are skipped.
+    Holes of a sparse file are skipped. ``path`` is the file of an ext4 image that the byte belongs
+    to; empty where none owns it.
     """
     wanted = {form: name for name, secret in secrets.items() for form in forms(secret).values()}
     found: dict[bytes, int] = {}
@@ -32,7 +38,37 @@ def search(image: Path, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
                         found[form] = at - len(tail) + place
                 tail = window[-overlap:] if overlap else b""
                 at += len(part)
-    return [{"name": wanted[form], "offset": offset} for form, offset in sorted(found.items())]
+    return [
+        {"name": wanted[form], "offset": offset, "path": _owner(image, offset)}
+        for form, offset in sorted(found.items())
+    ]
+
+
+def _owner(image: Path, offset: int) -> str:
+    """The path of the file that a byte of an ext4 image belongs to (debugfs(8)), or ``""``."""
+    with image.open("rb") as file:
+        file.seek(_SUPER)
+        head = file.read(64)
+    if head[_MAGIC : _MAGIC + 2] != b"\x53\xef":
+        return ""
+    block = 1024 << int.from_bytes(head[_BLOCK_SIZE : _BLOCK_SIZE + 4], "little")
+    inode = _last_word(image, f"icheck {offset // block}")
+    path = _last_word(image, f"ncheck {inode}") if inode.isdecimal() else ""
+    return path if path.startswith("/") else ""
+
+
+def _last_word(image: Path, request: str) -> str:
+    """What debugfs answers below its heading: NUMBER, white space, the answer."""
+    done = subprocess.run(
+        ["debugfs", "-R", request, str(image)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=host_env(),
+        check=False,
+    )
+    found = re.search(r"^\d+\s+(\S.*)$", done.stdout, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def blacken(directory: Path, secrets: Mapping[str, bytes]) -> list[str]:

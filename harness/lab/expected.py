@@ -24,7 +24,7 @@ def expected(
 ) -> dict[str, Any]:
     """What holds on a good node of this cell. ``built``: its image's manifest."""
     scenario = cell.scenario
-    driver = "driver" in cell.profile.installers
+    driver = "driver" in cell.profile.parts
     ca = authority.signing_ca(scenario.trust.ca)
     return {
         "ca_sha256": ca.sha256 if scenario.intercept else None,
@@ -40,6 +40,7 @@ def expected(
         "intercept": scenario.intercept,
         "auth": scenario.auth == "basic",
         "gpu": False,
+        "foreign": cell.profile.foreign is not None,
         "deferred": "deferred" in cell.profile.installers,
         # The cards, the agent and the NodeManager of such a node are the lab's.
         "doubles": ["deferred"] if "deferred" in cell.profile.installers else [],

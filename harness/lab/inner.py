@@ -32,6 +32,8 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         spec = _receive(control)
+        if spec["hostname"]:
+            socket.sethostname(spec["hostname"])
         listeners = _network([(address, port) for address, port in spec["outside"]])
         recorder = _Recorder(spec["recorder"], "eth0", spec["capture"])
         _mounts(spec)
@@ -154,7 +156,7 @@ def _execute(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return {"error": f"did not end within {request['timeout']:.0f} s"}
+        return {"overran": True}
     return {"code": process.returncode, "out": out.decode(errors="replace")}
 
 

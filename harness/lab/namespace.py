@@ -81,6 +81,10 @@ def remove_tree(path: Path) -> None:
         run_as_root(["rm", "-rf", "--", str(path)], timeout=300)
 
 
+class Overran(InfraError):
+    """A program in a chamber did not end in its time, and was ended."""
+
+
 @dataclass(frozen=True)
 class Bind:
     """A file, directory or socket of the host that is seen at ``target`` inside the tree."""
@@ -97,7 +101,7 @@ class Chamber:
     ``proxy`` and ``metadata`` are listening sockets inside the chamber's network: whoever accepts
     on them serves the chamber from the host's network. So are those of ``outside``, one for each
     of ``places`` (address, port), from the entry on. Every packet that leaves the chamber's card
-    goes to ``capture`` (pcap), and nowhere else.
+    goes to ``capture`` (pcap), and nowhere else. ``hostname`` is the chamber's own, if it has one.
     """
 
     tree: Path
@@ -106,6 +110,7 @@ class Chamber:
     binds: Sequence[Bind] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     places: Sequence[tuple[str, int]] = ()
+    hostname: str = ""
     _process: subprocess.Popen[bytes] | None = None
     _control: socket.socket | None = None
     _served: Sequence[socket.socket] = ()
@@ -123,6 +128,7 @@ class Chamber:
             ],
             "env": dict(self.env),
             "outside": list(self.places),
+            "hostname": self.hostname,
         }
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
         argv = [
@@ -177,8 +183,8 @@ class Chamber:
     def run(self, argv: Sequence[str], *, timeout: float) -> tuple[int, str]:
         """Run a program in the chamber; return its exit status and its standard output.
 
-        Standard error goes to ``log``. Raises :class:`InfraError` if the chamber dies or the
-        program outlives ``timeout`` (seconds).
+        Standard error goes to ``log``. Raises :class:`InfraError` if the chamber dies, and
+        :class:`Overran` if the program outlives ``timeout`` (seconds).
         """
         if self._control is None:
             raise InfraError("the build namespace is not open")
@@ -188,6 +194,8 @@ class Chamber:
             answer = _receive(self._control)
         except (TimeoutError, OSError, ValueError) as e:
             raise InfraError(f"the build namespace died: {last_words(self.log)}") from e
+        if "overran" in answer:
+            raise Overran(f"{argv[0]} did not end within {timeout:.0f} s")
         if "error" in answer:
             raise InfraError(f"{argv[0]}: {answer['error']}")
         return int(answer["code"]), str(answer["out"])

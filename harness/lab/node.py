@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
     from harness.lab.surroundings import AnyProxy
 
-# A cold boot takes 50 s without KVM, and many times that on a machine that is overcommitted.
+# A cold boot takes 50 s without KVM, many times that on a machine that is overcommitted.
 _READY_SECONDS = 900.0
 _WARM_SECONDS = 300.0
 
@@ -169,7 +169,7 @@ class QemuNode:
         job.record.installers = manifest["installers"]
         job.record.build = manifest["ledger"] | {"inherited": inherited}
         job.record.provenance |= provenance.of_build(found, self._built, node_file, self._authority)
-        for name in ("journal.jsonl", "requests.jsonl", "build.pcap"):
+        for name in ("journal.jsonl", "requests.jsonl", "facts.json", "build.pcap"):
             shutil.copy(self._built.directory / name, job.capsule / f"build-{name}")
 
     def _boot(self) -> None:
@@ -355,10 +355,10 @@ class QemuNode:
         return {**known, "rehearsed": self._rehearsal.seen}
 
     def exercise(self) -> None:
-        """The three controls, the egress probes and the canary search."""
-        if "driver" in self._job.cell.profile.installers:
-            stranger = self._image.stranger("nvidia.ko").read_bytes()
-            with contextlib.suppress(RemoteError):  # its facts say why there are none
+        """The three controls (where our socket signed a driver), probes, the canary search."""
+        if "driver" in self._job.cell.profile.parts:
+            with contextlib.suppress(RemoteError, FileNotFoundError):  # its facts then lack them
+                stranger = self._image.stranger("nvidia.ko").read_bytes()
                 self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
         if not self._job.options.reproducing:

@@ -72,13 +72,15 @@ def _modules(driver: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_use("kernel modules", hit, driver["cache_key"], driver["built"])]
 
 
-def audit(run: Callable[[list[str]], tuple[int, str]]) -> dict[str, Any]:
+def audit(run: Callable[[list[str]], tuple[int, str]], certificate: str) -> dict[str, Any]:
     """The image's own audit of all its modules; ``run`` runs a verb of the node file in it.
+
+    ``certificate``: the path in the image of whose signatures are right.
 
     As ``audit-modules --json`` prints it: ``modules`` and ``distribution`` (how many),
     ``findings``, ``exit``. Raises InfraError where it says nothing.
     """
-    code, said = run(["audit-modules", modules.TREE, "--cert", modules.CERTIFICATE, "--json"])
+    code, said = run(["audit-modules", modules.TREE, "--cert", certificate, "--json"])
     try:
         found: dict[str, Any] = json.loads(said)
     except ValueError as error:

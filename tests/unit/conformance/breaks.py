@@ -242,6 +242,11 @@ def _(s: Sample) -> None:
     s.trusts_ca = False
 
 
+@of("ca-appended")
+def _(s: Sample) -> None:
+    s.facts["trust"]["fingerprints"].append(s.expect["ca_sha256"])
+
+
 @of("curl-own-store")
 def _(s: Sample) -> None:
     s.home[".curlrc"] = 'cacert = "/etc/ssl/certs/missing.pem"\n'
@@ -311,6 +316,34 @@ def _(s: Sample) -> None:
 @of("package-cache-left")
 def _(s: Sample) -> None:
     s.facts["hygiene"]["leftovers"] = ["/var/cache/apt/archives/gcc-12_12.2.0-14_amd64.deb"]
+
+
+@of("builder-baked-in")
+def _(s: Sample) -> None:
+    hit = {"name": "instance/name", "offset": 4096, "path": "/etc/default/cluster"}
+    s.ledger["build"]["left"]["builder"] = [hit]
+
+
+@of("gpus-baked-in")
+def _(s: Sample) -> None:
+    s.ledger["build"]["left"]["gpu_config"]["spark"]["spark.executor.resource.gpu.amount"] = "4"
+
+
+@of("also: set-up of a user's own that never set the proxy")
+def _(s: Sample) -> None:
+    s.expect["foreign"] = True
+    s.ledger["build"]["proxy_step_end"] = None
+
+
+@of("also: a cluster baked into the image")
+def _(s: Sample) -> None:
+    yarn = {"yarn.resourcemanager.hostname": "a-cluster-m"}
+    s.ledger["build"]["left"]["gpu_config"]["yarn"]["/etc/hadoop/conf/yarn-site.xml"] = yarn
+
+
+@of("also: a stamp baked into the image")
+def _(s: Sample) -> None:
+    s.ledger["build"]["left"]["gpu_config"]["stamp"] = {"instance": "gce:1"}
 
 
 @of("ssh-host-keys-of-the-image")

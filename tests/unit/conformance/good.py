@@ -296,6 +296,7 @@ def _ledger(intercept: bool) -> dict[str, Any]:
         "bumped_apt_gets": 100 if intercept else 0,
         "inherited": None,
         "secrets": [],
+        "left": {"gpu_config": {"yarn": {}, "spark": {"spark.master": "yarn"}}, "builder": []},
         "audit": {"modules": 4012, "distribution": 4007, "findings": [], "exit": 0},
     }
     return {**seen, "build": copy.deepcopy(build)}

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from conformance.hygiene import test_baked_in
 from harness.catalog import load_catalog
-from harness.checks import SEVERITIES, Check
+from harness.checks import SEVERITIES, Check, NotVerified
 from harness.matrix import find_matrix, load_matrix
+from harness.node import CellNames, Node
 from harness.sabotage import load_sabotages
 from harness.station import CARDS
 from tests.unit.conformance.breaks_deferred import BREAKS
@@ -54,6 +56,15 @@ WORDS = {
     "stray-module": {
         "modules.audit": "1 of 4012 modules: /lib/modules/6.1.0-40-amd64/extra/loop.ko"
     },
+    "builder-baked-in": {"hygiene.baked-in": "/etc/default/cluster: the builder's instance/name"},
+    "gpus-baked-in": {"hygiene.baked-in": "spark.executor.resource.gpu.amount is '4'"},
+    "also: set-up of a user's own that never set the proxy": {
+        "egress.build-ledger": "no file below /etc or /root ever named the proxy"
+    },
+    "also: a cluster baked into the image": {
+        "hygiene.baked-in": "yarn.resourcemanager.hostname is 'a-cluster-m'"
+    },
+    "also: a stamp baked into the image": {"hygiene.baked-in": "a configuration's stamp"},
     "also: an audit of nothing": {"modules.audit": "saw no module at all"},
     "altered-module": {
         "modules.signature": "1 of 5",
@@ -134,18 +145,19 @@ WORDS = {
         "trust.os-store": "does not hold the proxy's CA",
         "trust.tls-through-proxy": "SSL certificate problem",
     },
+    "ca-appended": {"trust.os-store-once": "holds the proxy's CA 2 times"},
     "curl-own-store": {"trust.tls-through-proxy": "curl: (77)"},
     "curl-insecure": {"trust.tls-needs-ca": "answered 200 although the proxy's CA was not trusted"},
     "direct-connection": {"egress.no-violation": "1 attempts to go around the proxy"},
     "direct-name": {"egress.no-violation": "1 attempts"},
     "metadata-by-proxy": {"egress.metadata-not-proxied": "asked for the metadata server"},
     "request-before-proxy": {
-        "egress.build-ledger": "2.500 s before the proxy step had ended",
+        "egress.build-ledger": "2.500 s before the proxy was set",
         "cache.hit-fetches-nothing": "and 1 packages were fetched",
     },
     "request-unplanned": {
         "egress.build-planned": "1 hosts were asked that the plan does not name",
-        "egress.build-ledger": "2.500 s before the proxy step had ended",
+        "egress.build-ledger": "2.500 s before the proxy was set",
     },
     "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
     "private-key-left": {"hygiene.private-keys": "1 private keys"},
@@ -203,7 +215,7 @@ WORDS = {
             "authenticated",
             {
                 *("trust.os-store", "trust.tls-through-proxy", "trust.tls-needs-ca"),
-                "egress.google-direct",
+                *("trust.os-store-once", "egress.google-direct"),
             },
         ),
     ],
@@ -239,6 +251,7 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
         "egress.build-ledger",
         "egress.build-planned",
         "modules.audit",
+        "hygiene.baked-in",
         "deferred.fails-closed",
         "deferred.stale-stamp",
         "deferred.second-boot",
@@ -247,6 +260,15 @@ def test_what_cannot_be_read_never_passes(said: Said) -> None:
     assert others == {"not-verified", "skip"}, said["mute"]
     reason = said["mute"]["modules.present"]["message"]
     assert reason == "modules could not be read: the disk is gone"
+
+
+def test_a_torn_file_of_the_image_may_hold_anything() -> None:
+    """What the build could not read is no proof that nothing was baked in."""
+    left = {"gpu_config": {"yarn": {"/etc/hadoop/conf/yarn-site.xml": None}}, "builder": []}
+    cell = CellNames("debian-12", "proxy", "driver", "tree")
+    node = Node("torn", cell, {}, None, {}, {"build": {"left": left}})  # type: ignore[arg-type]
+    with pytest.raises(NotVerified, match=r"yarn-site\.xml could not be read"):
+        test_baked_in.test_baked_in(node)
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.lab.canary import blacken, blackened, search
+from harness.lab.disk import make_root
 
 SECRET = b"p@:/%#0123456789abcdef"
 
@@ -44,7 +45,8 @@ def test_a_secret_across_the_edge_of_a_chunk_is_found(
 ) -> None:
     path = tmp_path_factory.mktemp("edge") / "disk"
     path.write_bytes(b"x" * offset + SECRET + b"y" * 4096)
-    assert search(path, {"password": SECRET}) == [{"name": "password", "offset": offset}]
+    [hit] = search(path, {"password": SECRET})
+    assert (hit["name"], hit["offset"]) == ("password", offset)
 
 
 def test_an_image_without_it_is_clean(tmp_path: Path) -> None:
@@ -69,3 +71,16 @@ def test_what_a_program_said_is_shown_without_its_secrets() -> None:
     assert SECRET not in shown
     assert len(shown) == len(said)
     assert shown.startswith(b"* Proxy auth")
+
+
+def test_a_secret_is_found_with_its_file(tmp_path: Path) -> None:
+    """In an ext4 image as builds make it; in no file of it, it has no path."""
+    log = tmp_path / "tree/var/log/set up.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"x" * 9000 + SECRET)
+    disk = tmp_path / "root.img"
+    make_root(tmp_path / "tree", disk, size_mib=16)
+    [hit] = search(disk, {"password": SECRET})
+    assert (hit["name"], hit["path"]) == ("password", "/var/log/set up.log")
+    bare = image(tmp_path / "disk", 4096, SECRET)
+    assert search(bare, {"password": SECRET}) == [{"name": "password", "offset": 4096, "path": ""}]
