@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import InfraError
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Tally:
-    """All of a run. ``checks``: every check that the cells had."""
+    """All of a run. ``checks``: every check that applied to a cell."""
 
     judged: tuple[Judged, ...]
     checks: frozenset[str]
@@ -121,8 +122,30 @@ def judged(results: Iterable[model.Cell], cells: Iterable[Cell]) -> list[Judged]
     return found
 
 
-def tally(results: Iterable[model.Cell], cells: Iterable[Cell]) -> Tally:
-    """The same with the checks of all cells."""
+def tally(
+    results: Iterable[model.Cell], cells: Iterable[Cell], before: Iterable[str] = ()
+) -> Tally:
+    """The same with the checks that applied to these cells, or ``before`` they were broken."""
     all_results = list(results)
-    checks = frozenset(check.id for result in all_results for check in result.checks)
-    return Tally(tuple(judged(all_results, cells)), checks)
+    checks = (_applied(result) for result in all_results)
+    return Tally(tuple(judged(all_results, cells)), frozenset(before).union(*checks))
+
+
+def applying(results: Iterable[model.Cell]) -> dict[str, frozenset[str]]:
+    """Id of each cell that nobody broke to the checks that apply to it.
+
+    Raises InfraError for one that does not pass: what is not right cannot be broken.
+    """
+    found = {}
+    for result in results:
+        if result.verdict != "pass":
+            raise InfraError(
+                f"{result.id}: {result.verdict} without any sabotage: {result.reason}",
+                hint="airlock run must be green first",
+            )
+        found[result.id] = _applied(result)
+    return found
+
+
+def _applied(result: model.Cell) -> frozenset[str]:
+    return frozenset(check.id for check in result.checks if check.outcome != "skip")

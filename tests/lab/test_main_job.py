@@ -185,7 +185,9 @@ def test_sabotages_fail_their_checks_their_dependants_and_no_other(tmp_path: Pat
     assert [one["name"] for one in said["sabotages"]] == list(FAST)
     assert all(one["found"] for one in said["sabotages"])
     assert len(said["checks"]["killed"]) >= len(FAST)
+    # The control, which nobody broke, has a report of its own.
     assert len(report(tmp_path)["cells"]) == len(FAST)
+    assert len([p for p in tmp_path.iterdir() if p.is_dir() and not p.is_symlink()]) == 2
 
 
 def test_a_strangers_break_must_fail_what_it_is_said_to(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness import kills
 from harness.catalog import load_catalog
 from harness.cells import Cell
-from harness.errors import UsageError
+from harness.errors import InfraError, UsageError
 from harness.matrix import Selection, find_matrix, load_matrix, select
 from harness.sabotage import Sabotage, of_file
 from installers.exits import Exit
@@ -74,6 +74,15 @@ def test_an_installer_that_stops_kills_no_check(good: Cell) -> None:
     assert tally.judged[0].found
     assert tally.killed == frozenset()
     assert tally.exit is Exit.PASS
+
+
+def test_what_does_not_apply_is_not_counted(good: Cell) -> None:
+    cell = broken(good, "one", "a.x")
+    tally = kills.tally([ended(cell, a_x="fail", a_y="skip")], [cell])
+    assert tally.rate == 1.0
+    assert kills.applying([ended(good, a_x="pass", a_y="skip")]) == {good.id: frozenset({"a.x"})}
+    with pytest.raises(InfraError, match="fail without any sabotage"):
+        kills.applying([ended(good, a_x="fail")])
 
 
 def test_what_depends_on_a_killed_check_may_fail_too(good: Cell) -> None:
