@@ -238,7 +238,7 @@ def test_cloud_init_of_the_image_runs_all_of_its_stages(workshop: Workshop) -> N
 
 @pytest.mark.parametrize(
     ("profile", "words"),
-    [("cloud-misspelt", "runcmds"), ("cloud-fails", "the mirror did not answer")],
+    [("cloud-misspelt", "'contents' was unexpected"), ("cloud-fails", "the mirror did not answer")],
 )
 def test_cloud_init_that_skips_or_fails_stops_the_build(
     workshop: Workshop, profile: str, words: str
