@@ -93,7 +93,7 @@ def binds(foreign: Foreign, job: Job, certificate: bytes) -> list[Bind]:
         seed, config = job.scratch / "cloud-init", job.scratch / "cloud.cfg"
         seed.mkdir()
         (seed / "user-data").write_bytes((folder / foreign.path.name).read_bytes())
-        (seed / "meta-data").write_text(f"instance-id: {HOSTNAME}\n")
+        (seed / "meta-data").write_text("instance-id: airlock-image-build\n")
         config.write_text(_CLOUD_CFG)
         found += [Bind(seed, _SEED, readonly=True), Bind(config, f"{FOLDER}.cfg", readonly=True)]
     return [*found, Bind(log, _LOG)]
