@@ -269,6 +269,11 @@ def _build_why_not(node: Node) -> str:
     return "" if built else "does not apply: this image was not built behind our proxy"
 
 
+def _own_proxy_why_not(node: Node) -> str:
+    foreign = node.expect.get("foreign_proxy")
+    return "does not apply: a user's own set-up set the proxy" if foreign else ""
+
+
 proxy = _expects("proxy", "proxy_url_redacted", "a scenario with a proxy")
 proxy_tools = _expects("proxy-tools", "proxy_tools", "a proxy, and known tools that must know it")
 intercept = _expects("intercept", "intercept", "a proxy that intercepts TLS")
@@ -291,5 +296,6 @@ gpu = _cards("gpu", "a GPU")
 cuda = _cards("cuda", "a GPU or the CUDA toolkit", "cuda")
 frameworks = _cards("frameworks", "a GPU and a framework")
 containers = _cards("containers", "a GPU or a container runtime for GPUs", "container_runtime")
+own_proxy = Requirement("own-proxy", "our installer of the proxy", _own_proxy_why_not)
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)
 build_ledger = Requirement("build-ledger", "a recorded image build", _build_why_not)

@@ -62,6 +62,7 @@ _ENV = {
 # invoke-rc.d asks this file before it starts a daemon (Debian policy, 9.3.3); in a build nothing
 # is started, and the file is gone before the disk is made.
 _POLICY = "usr/sbin/policy-rc.d"
+_JOURNAL = "/var/lib/airlock/journal.jsonl"
 # Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
 _APPLY_SECONDS = 2400
 _AUDIT_SECONDS = 180
@@ -302,7 +303,7 @@ def _build(
                     scripted.show_symptom(job, chamber, origin)
                 raise
             scripted.run(job, chamber, origin)
-        _, journal = chamber.run(["cat", "/var/lib/airlock/journal.jsonl"], timeout=20)
+        _, journal = chamber.run(["cat", _JOURNAL], timeout=20) if results else (0, "")
         chamber.run([*_PYTHON, "probe"], timeout=60)
         audit = None
         if "driver" in job.cell.profile.parts:

@@ -41,6 +41,7 @@ def expected(
         "auth": scenario.auth == "basic",
         "gpu": False,
         "foreign": cell.profile.foreign is not None,
+        "foreign_proxy": bool(cell.profile.foreign) and "proxy" not in cell.profile.installers,
         "deferred": "deferred" in cell.profile.installers,
         # The cards, the agent and the NodeManager of such a node are the lab's.
         "doubles": ["deferred"] if "deferred" in cell.profile.installers else [],

@@ -44,7 +44,8 @@ _HOSTS_LINE = f"{at.NODE} {BUILDER['instance/hostname']} {HOSTNAME}  # of the bu
 _SHELL = f'exec >>{_LOG} 2>&1; cd /; exec "$@"'
 _LINES, _WORDS = 6, 1200
 
-# Of a build, not of an instance: no name, no keys, no disks, no package sources of its own.
+# Of a build, not of an instance: no name, no keys, no disks, no package sources of its own; and our
+# images have no locales.
 # https://docs.cloud-init.io/en/latest/reference/base_config_reference.html
 _CLOUD_CFG = f"""\
 datasource_list: [NoCloud]
@@ -54,10 +55,12 @@ preserve_hostname: true
 apt: {{preserve_sources_list: true}}
 ssh_deletekeys: false
 ssh_genkeytypes: []
+ssh: {{emit_keys_to_console: false}}
+locale: false
 growpart: {{mode: "off"}}
 resize_rootfs: false
 """
-# All of its stages, as at a boot. A key that it does not know it would skip with a warning.
+# All of its stages, as at a boot. What is against its schema it would skip with a warning.
 _CLOUD_INIT = f"""
 set -eu
 case $(head -n 1 {_SEED}/user-data) in
@@ -90,7 +93,7 @@ def binds(foreign: Foreign, job: Job, certificate: bytes) -> list[Bind]:
         seed, config = job.scratch / "cloud-init", job.scratch / "cloud.cfg"
         seed.mkdir()
         (seed / "user-data").write_bytes((folder / foreign.path.name).read_bytes())
-        (seed / "meta-data").write_text(f"instance-id: {HOSTNAME}\n")
+        (seed / "meta-data").write_text("instance-id: airlock-image-build\n")
         config.write_text(_CLOUD_CFG)
         found += [Bind(seed, _SEED, readonly=True), Bind(config, f"{FOLDER}.cfg", readonly=True)]
     return [*found, Bind(log, _LOG)]

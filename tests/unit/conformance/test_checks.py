@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from conformance.hygiene import test_baked_in
+from conformance.proxy import test_service
 from harness.catalog import load_catalog
-from harness.checks import SEVERITIES, Check, NotVerified
+from harness.checks import SEVERITIES, Check, NotVerified, why_not
 from harness.matrix import find_matrix, load_matrix
 from harness.node import CellNames, Node
 from harness.sabotage import load_sabotages
 from harness.station import CARDS
+from tests.unit.conformance import good
 from tests.unit.conformance.breaks_deferred import BREAKS
 from tests.unit.conformance.conftest import ROOT, Said
 
@@ -339,3 +341,14 @@ def test_a_broken_chain_of_dependencies_has_an_end(
 
     for name in checks:
         follow(name, ())
+
+
+def test_our_unit_is_not_asked_of_others() -> None:
+    """Whoever sets the proxy by other means has no unit of ours."""
+    [mark] = test_service.test_service.pytestmark  # type: ignore[attr-defined]
+    cell = CellNames("debian-12", "proxy", "mine", "tree")
+    expect = {"proxy_url_redacted": good.PROXY}
+    for foreign, reason in ((False, ""), (True, "a user's own set-up set the proxy")):
+        told = {**expect, "foreign_proxy": foreign}
+        node = Node("a", cell, {}, None, told)  # type: ignore[arg-type]
+        assert why_not(mark.args[0], node).removeprefix("does not apply: ") == reason
