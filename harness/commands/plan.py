@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.n < 0:
         raise UsageError(f"-n {args.n}: must be 1 or more")
-    planned = plan(selection.chosen(args)[1])
+    planned = plan(selection.chosen(args).cells)
     if args.json:
         import json
 

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cells import Cell
+
+if TYPE_CHECKING:
+    from harness.shards import Durations, Shard
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The matrix file and its cells that are meant; ``shard`` if they are a part of the choice."""
+
+    matrix: Path
+    cells: list[Cell]
+    shard: Shard | None = None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +44,34 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="run every cell, whatever the matrix may inherit"
     )
     parser.add_argument("--provider", metavar="P", help="make every node with this provider")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only part I of N; airlock merge makes them one report"
+    )
+    parser.add_argument(
+        "--durations",
+        type=Path,
+        metavar="FILE",
+        help="how long cells take, for equal shards: a report, or what plan --emit durations prints",
+    )
 
 
-def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
-    """The matrix file and the cells that the command line means."""
+def durations(args: argparse.Namespace) -> Durations:
+    """What ``--durations`` says; nothing without it. UsageError."""
+    from harness.durations import read_durations
+
+    return read_durations(args.durations) if args.durations else {}
+
+
+def chosen(args: argparse.Namespace) -> Chosen:
+    """What the command line means. UsageError, NothingToDo."""
     from dataclasses import replace
 
     from harness.catalog import load_catalog
     from harness.errors import UsageError
     from harness.matrix import Selection, find_matrix, load_matrix, select
+    from harness.shards import parse_shard, shard_of
 
+    part = None if args.shard is None else parse_shard(args.shard)
     path = find_matrix(args.matrix)
     catalog = load_catalog()
     selection = Selection(
@@ -50,4 +82,7 @@ def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
     cells = select(load_matrix(path, catalog), selection, catalog)
     if args.inherit or args.force:
         cells = [replace(cell, inherit=args.inherit) for cell in cells]
-    return path, cells
+    if part:
+        cells, shard = shard_of(cells, *part, durations(args))
+        return Chosen(path, cells, shard)
+    return Chosen(path, cells)
