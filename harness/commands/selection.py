@@ -62,6 +62,20 @@ def durations(args: argparse.Namespace) -> Durations:
     return read_durations(args.durations) if args.durations else {}
 
 
+def words(args: argparse.Namespace) -> list[str]:
+    """The words of a command line that choose the same cells, but for ``--shard``."""
+    said = [args.matrix] if args.matrix else []
+    for axis in ("image", "scenario", "profile"):
+        for name in getattr(args, axis):
+            said += [f"--{axis}", name]
+    said += [flag for flag in ("--inherit", "--force") if getattr(args, flag.strip("-"))]
+    if args.provider:
+        said += ["--provider", args.provider]
+    if args.durations:
+        said += ["--durations", str(args.durations)]
+    return said
+
+
 def chosen(args: argparse.Namespace) -> Chosen:
     """What the command line means. UsageError, NothingToDo."""
     from dataclasses import replace
