@@ -22,9 +22,10 @@ def merge_runs(runs: Sequence[str], out: Path) -> tuple[Path, Merge]:
     run_id = new_run_id()
     home = out / run_id
     made = out / f".merging-{run_id}"
-    (made / "cells").mkdir(parents=True)
     try:
-        merged = merge(find_reports(runs), run_id, made, home)
+        files = find_reports(runs)
+        (made / "cells").mkdir(parents=True)
+        merged = merge(files, run_id, made, home)
         _capsules(merged.sources, made / "cells")
         made.rename(home)
     except ReportError as error:

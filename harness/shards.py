@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from harness.cells import Cell, Expected
 from harness.errors import UsageError
 from reports.division import Division
+from reports.text import count as plural
 
 #: As many as one matrix of GitHub's may have jobs.
 MOST = 256
@@ -72,9 +73,8 @@ def divide(cells: Sequence[Cell], count: int, durations: Durations) -> list[int]
     what the best division would (Graham, 1969).
     """
     if count > len(cells):
-        cell = "cell" if len(cells) == 1 else "cells"
         raise UsageError(
-            f"{count} shards of {len(cells)} {cell}: some would have none",
+            f"{count} shards of {plural(len(cells), 'cell')}: some would have none",
             hint=f"at most {len(cells)}",
         )
     weighed = list(zip(weights(cells, durations), (cell.id for cell in cells), strict=True))

@@ -17,6 +17,7 @@ from harness.cells import Cell
 from harness.compose import VERSION
 from harness.errors import UsageError
 from harness.shards import MOST, Durations, divide, weights
+from reports.text import count as plural
 
 #: Engine -> what it must be told besides the number of shards.
 ENGINES: dict[str, tuple[str, ...]] = {
@@ -66,13 +67,17 @@ def emit(request: Request) -> str:
     if request.bucket and not _BUCKET.fullmatch(request.bucket):
         raise UsageError(f"--bucket {request.bucket!r}: is not gs://bucket or gs://bucket/folder")
     durations = request.durations or {}
-    return _templates().get_template(f"{request.engine}.yaml.j2").render(
-        version=VERSION,
-        count=count,
-        words=" ".join(request.words),
-        bucket=request.bucket.rstrip("/"),
-        container=request.container,
-        shards=_shares(request.cells, count, durations),
+    return (
+        _templates()
+        .get_template(f"{request.engine}.yaml.j2")
+        .render(
+            version=VERSION,
+            count=count,
+            words=" ".join(request.words),
+            bucket=request.bucket.rstrip("/"),
+            container=request.container,
+            shards=_shares(request.cells, count, durations),
+        )
     )
 
 
@@ -95,7 +100,7 @@ def _shares(cells: Sequence[Cell], count: int, durations: Durations) -> list[str
         mine = [at for at, whose in enumerate(owner) if whose == index]
         minutes = sum(weighed[at] for at in mine) / 60_000
         time = f", about {minutes:.1f} min" if durations else ""
-        said.append(f"{index}/{count}: {len(mine)} cell{'s' if len(mine) > 1 else ''}{time}")
+        said.append(f"{index}/{count}: {plural(len(mine), 'cell')}{time}")
     return said
 
 
