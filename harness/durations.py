@@ -51,7 +51,7 @@ def measured() -> Mapping[tuple[str, str], float]:
 
 
 def durations_file(cells: Iterable[tuple[str, str]]) -> str:
-    """What was measured here of these cells (provider, id), as a file for :func:`read_durations`."""
+    """What was measured here of these cells (provider, id), for :func:`read_durations`."""
     took = measured()
     named = {_name(*cell): [round(took[cell], 3)] for cell in cells if cell in took}
     return json.dumps(named, indent=1, sort_keys=True) + "\n"
@@ -109,8 +109,9 @@ def _checked(path: Path, data: Any) -> dict[str, list[float]]:
 
 
 def _is_seconds(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value < 1e9  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and 0 <= value < 1e9
 
 
 def _name(provider: str, cell: str) -> str:

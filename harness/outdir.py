@@ -30,7 +30,7 @@ def link_tree(source: str, target: str) -> None:
                 link_tree(entry.path, there)
             elif entry.is_file():
                 try:
-                    os.link(entry.path, there)  # noqa: PTH200
+                    os.link(entry.path, there)
                 except OSError:
                     # Another disk, or somebody else's file, which the kernel lets nobody link.
                     shutil.copy2(entry.path, there)

@@ -1,4 +1,4 @@
-"""What names the division of a matrix into shards, so that reports of another one are told apart."""
+"""What names the division of a matrix into shards, so that those of another are told apart."""
 
 from __future__ import annotations
 

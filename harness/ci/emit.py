@@ -32,7 +32,7 @@ USUAL = 4
 # Values go into shell lines, YAML and expressions of the engines: what means something there is
 # refused instead of escaped three ways.
 _PLAIN = re.compile(r"[A-Za-z0-9_./+@:=~-]+")
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9._-]+)*")
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9._-]+)*/?")
 
 
 @dataclass(frozen=True)

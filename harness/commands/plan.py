@@ -15,6 +15,7 @@ EMITTED = ("github", "gitlab", "cloudbuild", "kubernetes", "durations")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     selection.arguments(parser)
+    selection.shard_arguments(parser)
     parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument(

@@ -12,6 +12,7 @@ from harness.commands import selection
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     selection.arguments(parser)
+    selection.shard_arguments(parser)
     parser.add_argument(
         "-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k, over cells and checks"
     )

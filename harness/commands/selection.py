@@ -44,6 +44,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="run every cell, whatever the matrix may inherit"
     )
     parser.add_argument("--provider", metavar="P", help="make every node with this provider")
+
+
+def shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those by which a verb means a part of the choice."""
     parser.add_argument(
         "--shard", metavar="I/N", help="only part I of N; airlock merge makes them one report"
     )
@@ -51,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--durations",
         type=Path,
         metavar="FILE",
-        help="how long cells take, for equal shards: a report, or what plan --emit durations prints",
+        help="how long cells take, for equal shards: a report, or what --emit durations prints",
     )
 
 
@@ -85,7 +89,8 @@ def chosen(args: argparse.Namespace) -> Chosen:
     from harness.matrix import Selection, find_matrix, load_matrix, select
     from harness.shards import parse_shard, shard_of
 
-    part = None if args.shard is None else parse_shard(args.shard)
+    shard = getattr(args, "shard", None)
+    part = None if shard is None else parse_shard(shard)
     path = find_matrix(args.matrix)
     catalog = load_catalog()
     selection = Selection(
@@ -97,6 +102,5 @@ def chosen(args: argparse.Namespace) -> Chosen:
     if args.inherit or args.force:
         cells = [replace(cell, inherit=args.inherit) for cell in cells]
     if part:
-        cells, shard = shard_of(cells, *part, durations(args))
-        return Chosen(path, cells, shard)
+        return Chosen(path, *shard_of(cells, *part, durations(args)))
     return Chosen(path, cells)

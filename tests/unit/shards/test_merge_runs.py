@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import time
 from pathlib import Path
@@ -115,7 +114,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _run(Path("whole"), good_report())
     _run(Path("shards/1"), one)
     _run(Path("shards/2"), two)
-    _run(Path("others/2"), shards(cells[::-1], [1, 2])[1])
+    _run(Path("others/2"), changed(shards(cells[::-1], [1, 2])[1], id="other"))
     _run(Path("killed/2"), cut_off(two, "killed"))
     _run(Path("again/2"), changed(two, id="again"))
     Path("cut").mkdir()
