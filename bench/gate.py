@@ -37,8 +37,8 @@ def bench_gate_million() -> Measurement:
         policy.write_text(_POLICY)
         gate = [sys.executable, "-m", "harness.cli", "gate", "--policy", str(policy)]
         size = report.stat().st_size
-        ours = [_measured([*gate, str(report)]) for _ in range(3)]
-        peer = [_measured([sys.executable, "-c", _PEER, str(report)]) for _ in range(3)]
+        ours = [measured([*gate, str(report)]) for _ in range(3)]
+        peer = [measured([sys.executable, "-c", _PEER, str(report)]) for _ in range(3)]
     most = max(used.megabytes for used in ours)
     print(f"gate_million: {size >> 20} MiB of JSON", flush=True)
     for name, all_ in (("gate", ours), ("json.load", peer)):
@@ -48,7 +48,7 @@ def bench_gate_million() -> Measurement:
                 f"{used.megabytes:.0f} MB",
                 flush=True,
             )
-    measured = against(
+    result = against(
         "gate_million",
         [used.wall for used in ours],
         [used.wall for used in peer],
@@ -61,9 +61,9 @@ def bench_gate_million() -> Measurement:
             "processor": f"ours {_cpu(ours):.2f} s, peer {_cpu(peer):.2f} s",
         },
     )
-    if measured.ours > SECONDS or most > MEGABYTES:
+    if result.ours > SECONDS or most > MEGABYTES:
         print(f"OVER THE LIMIT: {SECONDS} s, {MEGABYTES} MB", file=sys.stderr)
-    return measured
+    return result
 
 
 def _write(path: Path) -> None:
@@ -94,7 +94,8 @@ def _cpu(all_: list[Used]) -> float:
     return statistics.median(used.cpu for used in all_)
 
 
-def _measured(argv: list[str]) -> Used:
+def measured(argv: list[str]) -> Used:
+    """Run a command to its end; its failure ends the bench."""
     began = time.perf_counter()
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         assert child.stdout is not None

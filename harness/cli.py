@@ -29,6 +29,7 @@ VERBS = {
     "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
     "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",
+    "merge": "one report from those of the shards of a matrix",
     "diff": "what is otherwise in one run than in another: verdicts, checks, facts, durations",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
     "attest": "sign for what a report says: an in-toto test result in a DSSE envelope",

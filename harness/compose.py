@@ -20,6 +20,7 @@ from reports.summary import build_report, cell_verdict, standing
 
 if TYPE_CHECKING:
     from harness.patterns import Sighting
+    from harness.shards import Shard
     from harness.station import Station
 
 VERSION = "0.1.0"
@@ -30,7 +31,12 @@ LEDGER_ROWS = 40
 
 
 def compose(
-    run_id: str, started: datetime, matrix: str, cells: list[model.Cell], *, whole: bool
+    run_id: str,
+    started: datetime,
+    matrix: str,
+    cells: list[model.Cell],
+    whole: bool,
+    shard: Shard | None = None,
 ) -> model.Report:
     """The report of a run. ``whole``: it was not cut off."""
     pyz = {cell.provenance.pyz_sha256 for cell in cells} - {""}
@@ -42,6 +48,7 @@ def compose(
         matrix=matrix,
         host=host_machine(),
         pyz_sha256=pyz.pop() if len(pyz) == 1 else "",
+        shard=msgspec.convert(shard, model.Shard, from_attributes=True) if shard else None,
     )
     return build_report(run, cells)
 

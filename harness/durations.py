@@ -1,15 +1,17 @@
-"""How long cells took on this machine, for the estimates of a plan."""
+"""How long cells took: on this machine, for the estimates of a plan, or by a file, for shards."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.errors import UsageError
 from harness.state import exclusive, private_dir, state_dir
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def seconds_of(cell: model.Cell) -> float:
 
 def remember(cells: Iterable[model.Cell]) -> None:
     """Keep how long these cells took. Only of cells that came to a verdict of their own."""
-    ran = [c for c in cells if c.verdict in ("pass", "fail") and c.checks and not c.inherited]
+    ran = [cell for cell in cells if _ran(cell)]
     if not ran:
         return
     private_dir(state_dir())
@@ -45,11 +47,71 @@ def remember(cells: Iterable[model.Cell]) -> None:
 
 def measured() -> Mapping[tuple[str, str], float]:
     """(provider, cell id) -> median seconds of its last runs here."""
+    return _medians(_read(_path()))
+
+
+def durations_file(cells: Iterable[tuple[str, str]]) -> str:
+    """What was measured here of these cells (provider, id), for :func:`read_durations`."""
+    took = measured()
+    named = {_name(*cell): [round(took[cell], 3)] for cell in cells if cell in took}
+    return json.dumps(named, indent=1, sort_keys=True) + "\n"
+
+
+def read_durations(path: Path) -> Mapping[tuple[str, str], float]:
+    """The same from a file: ``{"PROVIDER/CELL": [seconds, ...]}``, or the report of a run.
+
+    The median counts where there are several. Raises UsageError.
+    """
+    from reports.errors import ReportError
+    from reports.read import open_report
+
+    if not path.is_dir():
+        try:
+            data = json.loads(path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: is not JSON: {error}") from error
+        if not (isinstance(data, dict) and "schema_version" in data):
+            return _medians(_checked(path, data))
+    try:
+        with open_report(path) as reading:
+            return {
+                (cell.provider, cell.id): seconds_of(cell) for cell in reading.cells if _ran(cell)
+            }
+    except ReportError as error:
+        raise UsageError(error.message, hint=error.hint) from error
+
+
+def _ran(cell: model.Cell) -> bool:
+    """Whether the cell came to a verdict of its own."""
+    return cell.verdict in ("pass", "fail") and bool(cell.checks) and not cell.inherited
+
+
+def _medians(known: Mapping[str, list[float]]) -> dict[tuple[str, str], float]:
     found = {}
-    for name, took in _read(_path()).items():
+    for name, took in known.items():
         provider, _, cell = name.partition("/")
         found[provider, cell] = statistics.median(took)
     return found
+
+
+def _checked(path: Path, data: Any) -> dict[str, list[float]]:
+    """The object of a file that somebody gave us."""
+    hint = 'write {"PROVIDER/CELL": [SECONDS]}, or name the report of a run'
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: is not a JSON object", hint=hint)
+    for name, took in data.items():
+        fine = "/" in name and isinstance(took, list) and took and all(map(_is_seconds, took))
+        if not fine:
+            raise UsageError(f"{path}: {name!r} has no list of seconds", hint=hint)
+    return data
+
+
+def _is_seconds(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and 0 <= value < 1e9
 
 
 def _name(provider: str, cell: str) -> str:

@@ -29,11 +29,13 @@ from harness.durations import remember
 from harness.errors import InfraError, NothingToDo, UsageError
 from harness.keeping import Holder, keep_nodes
 from harness.kept import Kept
+from harness.outdir import point_latest
 from harness.pool import Pool
 from harness.providers.base import Options, Provider
 from harness.providers.registry import load
 from harness.requirements import unmet
 from harness.results import Results
+from harness.shards import Shard
 from harness.state import RunRecord
 from harness.station import Station
 from harness.sweep import end_children, sweep
@@ -56,7 +58,8 @@ class Request:
     ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
     pytest's ``-k`` over node ids, which hold cell and check. ``visit`` is called with each cell
     after its checks, while its node (if it has one) is still up, and may use the terminal; Ctrl-C
-    is a KeyboardInterrupt in it, which stops the run in order where it is not caught.
+    is a KeyboardInterrupt in it, which stops the run in order where it is not caught. ``shard``:
+    the cells are this part of a matrix.
     """
 
     cells: Sequence[Cell]
@@ -68,6 +71,7 @@ class Request:
     conformance: Path = CONFORMANCE
     providers: Mapping[str, Provider] = field(default_factory=dict)
     visit: Callable[[Station], None] | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def run(request: Request) -> Outcome:
         if not done:
             raise NothingToDo(f"-k {request.keyword!r} selects no check of any cell")
         ordered = [done[cell.id] for cell in request.cells if cell.id in done]
-        report = compose(record.id, started, request.matrix, ordered, whole=not brake.pulled)
+        whole = not brake.pulled
+        report = compose(record.id, started, request.matrix, ordered, whole, request.shard)
         _write(report, request.out, directory)
         remember(ordered)
         if results:
@@ -165,14 +170,6 @@ def _write(report: model.Report, out: Path, directory: Path) -> None:
     except ReportError as error:
         raise InfraError(error.message, hint=error.hint) from error
     point_latest(out, directory)
-
-
-def point_latest(out: Path, directory: Path) -> None:
-    """Make ``out/latest`` point to a run, at once; two runs that end together do not collide."""
-    link = out / f".latest.{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(directory.name)
-    link.replace(out / "latest")
 
 
 class Brake:

@@ -160,12 +160,16 @@ class Owned:
         return found
 
 
+def new_run_id() -> str:
+    """A name for a run that no other has: when it began (UTC), and a little chance."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
 class RunRecord:
     """A live run: its id, its lock, its ledger and its scratch space. A context manager."""
 
     def __init__(self) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self.id = f"{stamp}-{secrets.token_hex(3)}"
+        self.id = new_run_id()
         runs = private_dir(state_dir()) / "runs"
         runs.mkdir(exist_ok=True)
         self.path = runs / self.id

@@ -37,6 +37,7 @@ class Terms:
 
     ``baseline``: what had failed before (:func:`known_failures`). ``subject``: the image that is
     to be released, as far as the policy binds it. ``now``: of the freshness, waivers and grace.
+    ``whole``: a shard alone does not do.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -44,6 +45,7 @@ class Terms:
     baseline: frozenset[str] | None = None
     subject: Subject | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    whole: bool = False
 
 
 def judge(report: Judged, terms: Terms | None = None) -> Judgement:
@@ -64,6 +66,7 @@ def judge(report: Judged, terms: Terms | None = None) -> Judgement:
         found.add([Finding("error", "no cell ran, so nothing was proved")])
     marks = {
         found.add(_run_findings(report.run, rules)),
+        found.add(_part_findings(report.run, whole=terms.whole)),
         found.add(_area_findings(rules)),
         found.add(_waiver_findings(rules)),
     }
@@ -114,12 +117,22 @@ def _run_findings(run: Run, rules: Rules) -> Iterator[Finding]:
             f"the run ended at {run.finished:%Y-%m-%d %H:%M %Z}, which is still to come",
             "correct the clock, here or where the run was made",
         )
-    if rules.stale(run.finished):
+    oldest = min((part.finished for part in run.merged), default=run.finished)
+    if rules.stale(oldest):
         yield Finding(
             "error",
-            f"the run ended at {run.finished:%Y-%m-%d %H:%M %Z}; the policy allows "
+            f"the run ended at {oldest:%Y-%m-%d %H:%M %Z}; the policy allows "
             f"{rules.policy.evidence.max_age_hours} hours",
             "run it again",
+        )
+
+
+def _part_findings(run: Run, *, whole: bool) -> Iterator[Finding]:
+    if whole and run.shard:
+        yield Finding(
+            "error",
+            f"the run is shard {run.shard.index} of {run.shard.count}: it says nothing of the rest",
+            "judge what `airlock merge` makes of all of them",
         )
 
 

@@ -283,8 +283,44 @@ class HostMachine(Record, frozen=True):
     tools: dict[str, str] = {}
 
 
+class Shard(Record, frozen=True):
+    """Which part of a matrix a run was: number ``index``, from one, of ``count``.
+
+    ``positions`` say where each of its cells is in the whole, from zero, in the order of ``cells``;
+    the whole has ``total`` cells. ``division`` (hex) names the way they were divided
+    (:mod:`reports.division`): only shards of one division make a whole.
+    """
+
+    index: Annotated[int, msgspec.Meta(ge=1)]
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    total: Annotated[int, msgspec.Meta(ge=1)]
+    positions: list[Count]
+    division: Name
+
+
+class Merged(Record, frozen=True):
+    """A run that a merged report was made of: one whole shard.
+
+    ``report_sha256`` is that report's. ``instead_of`` names the runs of the same shard that were
+    cut off before.
+    """
+
+    run: Name
+    shard: Annotated[int, msgspec.Meta(ge=1)]
+    started: Moment
+    finished: Moment
+    report_sha256: Name
+    host: HostMachine = HostMachine()
+    instead_of: list[Name] = []
+
+
 class Run(Record, frozen=True):
-    """One ``airlock run`` (or ``check``, ``install``). ``finished`` is null when it was cut off."""
+    """One ``airlock run`` (or ``check``, ``install``). ``finished`` is null when it was cut off.
+
+    ``shard`` is null of a run that was the whole matrix. ``merged``: the runs that this was put
+    together from, by ``airlock merge``; it ``started`` with the first and ``finished`` with the
+    last of them, and says of the host what holds for all.
+    """
 
     id: Name
     started: Moment
@@ -293,6 +329,8 @@ class Run(Record, frozen=True):
     matrix: str
     host: HostMachine = HostMachine()
     pyz_sha256: str = ""
+    shard: Shard | None = None
+    merged: list[Merged] = []
 
 
 class CellCounts(Record, frozen=True):

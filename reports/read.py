@@ -21,7 +21,7 @@ SIZE_LIMIT = 1 << 30
 """Bytes. A larger file is refused before it is read."""
 
 _HEAD = {"schema_version": int, "run": Run, "summary": Summary}
-#: How a cell counts, by the verdict of a run that has no other.
+#: How cells count, by the verdict of a run that has no others.
 _ALONE: dict[str, Standing] = {
     "pass": "fine",
     "fail": "fail",
@@ -218,7 +218,7 @@ class Reading:
 
 
 class Total:
-    """The summary of cells that come one after the other."""
+    """The summary of cells, or of parts that have one, that come one after the other."""
 
     def __init__(self) -> None:
         self._verdicts: set[str] = set()
@@ -226,9 +226,12 @@ class Total:
 
     def add(self, cell: Cell) -> None:
         """Count one more."""
-        alone = summarise([cell])
-        self._verdicts.add(alone.verdict)
-        _add(self._sum, msgspec.to_builtins(alone))
+        self.add_part(summarise([cell]))
+
+    def add_part(self, summary: Summary) -> None:
+        """Count all cells of a part."""
+        self._verdicts.add(summary.verdict)
+        _add(self._sum, msgspec.to_builtins(summary))
 
     def summary(self) -> Summary:
         """What they add up to."""

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         out = args.out or find_report(Path(args.report)).with_name(ATTESTATION_NAME)
         with open_report(args.report, digest=True) as reading:
             watched = _Watched(reading)
-            judgement = judge(watched, Terms(file.policy, waivers, subject=subject))
+            judgement = judge(watched, Terms(file.policy, waivers, subject=subject, whole=True))
         payload = statement(
             reading.run,
             judgement,

@@ -133,7 +133,7 @@ def _terms(args: argparse.Namespace, store: ImageStore | None) -> tuple[Terms, s
     if args.baseline:
         with open_report(args.baseline) as earlier:
             baseline = known_failures(earlier, policy)
-    return Terms(policy, waivers, baseline, subject), policy.name
+    return Terms(policy, waivers, baseline, subject, whole=True), policy.name
 
 
 def _statement(args: argparse.Namespace) -> Statement | None:

@@ -12,6 +12,7 @@ from harness.commands import selection
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     selection.arguments(parser)
+    selection.shard_arguments(parser)
     parser.add_argument(
         "-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k, over cells and checks"
     )
@@ -53,7 +54,14 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     from harness.run import run as run_cells
     from harness.verdict import print_outcome
 
-    path, cells = selection.chosen(args)
+    chosen = selection.chosen(args)
+    if args.durations and not chosen.shard:
+        raise UsageError("--durations: needs --shard", hint="it decides which cells a shard has")
+    if args.keyword and chosen.shard:
+        raise UsageError(
+            "-k and --shard exclude each other: what -k leaves of a shard is not known beforehand",
+            hint="choose cells with --image, --scenario and --profile",
+        )
     conformance = args.checks or CONFORMANCE
     if not conformance.is_dir():
         raise UsageError(f"--checks: there is no directory {conformance}")
@@ -61,8 +69,9 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
         raise UsageError(f"-n {args.n}: must be 1 or more")
     outcome = run_cells(
         Request(
-            cells=cells,
-            matrix=str(path),
+            cells=chosen.cells,
+            matrix=str(chosen.matrix),
+            shard=chosen.shard,
             out=args.out,
             workers=args.n,
             options=Options(

@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         for one in sabotages:
             print(f"{one.name:32} {one.stops or ' '.join(one.kills):40} {one.title}")
         return Exit.PASS
-    path, offered = selection.chosen(args)
+    chosen = selection.chosen(args)
+    path, offered = chosen.matrix, chosen.cells
     catalog = load_catalog()
     good = _good(offered, args)
     request = Request(

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cells import Cell
+
+if TYPE_CHECKING:
+    from harness.shards import Durations, Shard
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The matrix file and its cells that are meant; ``shard`` if they are a part of the choice."""
+
+    matrix: Path
+    cells: list[Cell]
+    shard: Shard | None = None
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +46,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", metavar="P", help="make every node with this provider")
 
 
-def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
-    """The matrix file and the cells that the command line means."""
+def shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those by which a verb means a part of the choice."""
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only part I of N; airlock merge makes them one report"
+    )
+    parser.add_argument(
+        "--durations",
+        type=Path,
+        metavar="FILE",
+        help="how long cells take, for equal shards: a report, or what --emit durations prints",
+    )
+
+
+def durations(args: argparse.Namespace) -> Durations:
+    """What ``--durations`` says; nothing without it. UsageError."""
+    from harness.durations import read_durations
+
+    return read_durations(args.durations) if args.durations else {}
+
+
+def words(args: argparse.Namespace) -> list[str]:
+    """The words of a command line that choose the same cells, but for ``--shard``."""
+    said = [args.matrix] if args.matrix else []
+    for axis in ("image", "scenario", "profile"):
+        for name in getattr(args, axis):
+            said += [f"--{axis}", name]
+    said += [flag for flag in ("--inherit", "--force") if getattr(args, flag.strip("-"))]
+    if args.provider:
+        said += ["--provider", args.provider]
+    if args.durations:
+        said += ["--durations", str(args.durations)]
+    return said
+
+
+def chosen(args: argparse.Namespace) -> Chosen:
+    """What the command line means. UsageError, NothingToDo."""
     from dataclasses import replace
 
     from harness.catalog import load_catalog
     from harness.errors import UsageError
     from harness.matrix import Selection, find_matrix, load_matrix, select
+    from harness.shards import parse_shard, shard_of
 
+    shard = getattr(args, "shard", None)
+    part = None if shard is None else parse_shard(shard)
     path = find_matrix(args.matrix)
     catalog = load_catalog(path.parent)
     selection = Selection(
@@ -50,4 +101,6 @@ def chosen(args: argparse.Namespace) -> tuple[Path, list[Cell]]:
     cells = select(load_matrix(path, catalog), selection, catalog)
     if args.inherit or args.force:
         cells = [replace(cell, inherit=args.inherit) for cell in cells]
-    return path, cells
+    if part:
+        return Chosen(path, *shard_of(cells, *part, durations(args)))
+    return Chosen(path, cells)

@@ -26,7 +26,7 @@ from markupsafe import Markup
 from reports.model import CheckResult, Report
 from reports.render import overview, view
 from reports.render.view import CellView
-from reports.render.words import headline, mark, matrix_name
+from reports.render.words import headline, mark, matrix_name, part_of
 from reports.text import count, duration, plain, size
 
 PLAIN_LIMIT = 1_000_000
@@ -144,6 +144,7 @@ def _templates() -> jinja2.Environment:
         seen=view.seen,
         name=view.check_name,
         mark=mark,
+        part_of=part_of,
         n=count,
         size=size,
     )

@@ -9,7 +9,7 @@ import re
 
 from reports.causes import fold
 from reports.model import Cell, Report
-from reports.render.words import headline, mark, matrix_name, verdict_words
+from reports.render.words import headline, mark, matrix_name, part_of, verdict_words
 from reports.summary import count_checks, elapsed, standing, unproved, violations
 from reports.text import count, duration, plain
 
@@ -54,7 +54,7 @@ def render_markdown(report: Report) -> str:
         lines += block
     lines.append(
         f"Run {_escape(run.id)}, matrix {_escape(matrix_name(run))}, Airlock "
-        f"{_escape(run.airlock_version)}, {run.started:%Y-%m-%d %H:%M %Z}"
+        f"{_escape(run.airlock_version)}, {run.started:%Y-%m-%d %H:%M %Z}{part_of(run)}"
     )
     return "\n".join(lines) + "\n"
 

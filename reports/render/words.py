@@ -84,3 +84,10 @@ def headline(report: Report) -> str:
     if cells.simulated:
         text += f" {count(cells.simulated, 'cell is', 'cells are')} simulated."
     return text
+
+
+def part_of(run: Run) -> str:
+    """What a run has to do with others: it is a shard, or was merged; with a comma before it."""
+    if run.shard:
+        return f", shard {run.shard.index} of {run.shard.count}"
+    return f", merged from {count(len(run.merged), 'run')}" if run.merged else ""

@@ -1,0 +1,1 @@
+"""Files for the engines that run shards, made from data by one template each."""
