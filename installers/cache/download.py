@@ -24,6 +24,9 @@ from installers.cache.web import CutError, Web
 #: Measured against 50 MB/s a connection: smaller parts cost requests, larger ones idle streams.
 PART = 8 << 20
 STREAMS = 8
+#: The first part of each stream is smaller: the hash begins with the first bytes, and would else
+#: wait for one stream to bring a whole part.
+LEAD = 1 << 20
 #: A stream's buffer; measured: a new MiB for each read costs as much again as the hash.
 _BLOCK = 256 << 10
 _READ = 1 << 20
@@ -64,13 +67,16 @@ class Download:
         *,
         part: int = PART,
         streams: int = STREAMS,
+        lead: int = LEAD,
     ) -> None:
         self._web = web
         self._url = url
         self._place = url.partition("?")[0]
         self._target = target
         self._size = size
-        self._part = part
+        self._starts = list(_starts(size, part, streams, lead))
+        # strict= needs Python 3.10.
+        self._ends = dict(zip(self._starts, [*self._starts[1:], size]))  # noqa: B905
         self._streams = streams
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -103,7 +109,7 @@ class Download:
                 self._stop.clear()
                 self._reached = {}
                 self._copy(descriptor, 0, self._size, _buffer(_BLOCK), ranged=False)
-                self._reached = {start: self._end(start) for start in self._starts()}
+                self._reached = dict(self._ends)
                 sha256 = self._hash(descriptor)
         finally:
             os.close(descriptor)
@@ -111,8 +117,8 @@ class Download:
         return Fetched(self._generation, sha256)
 
     def _resume(self, descriptor: int) -> set[int]:
-        """Parts that an earlier call finished; the file is made fit for this one."""
-        head = f"{self._size} {self._part}"
+        """Starts of parts that an earlier call finished; the file is made fit for this one."""
+        head = " ".join(map(str, [*self._starts, self._size]))
         kept = os.fstat(descriptor).st_size == self._size
         lines: list[str] = []
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -124,18 +130,12 @@ class Download:
         notes(self._target).write_text(f"{head}\n", "ascii")
         return set()
 
-    def _starts(self) -> range:
-        return range(0, self._size, self._part)
-
-    def _end(self, start: int) -> int:
-        return min(start + self._part, self._size)
-
     def _parts(self, descriptor: int, done: set[int]) -> str:
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        missing = [index for index in range(len(self._starts())) if index not in done]
-        self._reached = {index * self._part: self._end(index * self._part) for index in done}
-        for index in missing:
-            todo.put(index)
+        missing = [start for start in self._starts if start not in done]
+        self._reached = {start: self._ends[start] for start in done & self._ends.keys()}
+        for start in missing:
+            todo.put(start)
         threads = [
             threading.Thread(target=self._work, args=(descriptor, todo), daemon=True)
             for _ in range(min(self._streams, len(missing)))
@@ -158,8 +158,8 @@ class Download:
         """SHA-256 of the file, each byte as soon as it and all before it are there."""
         digest = hashlib.sha256()
         buffer = _buffer(_READ)
-        for start in self._starts():
-            at, end = start, self._end(start)
+        for start, end in self._ends.items():
+            at = start
             while at < end:
                 there = self._wait_beyond(start, at)
                 if self._stop.is_set():
@@ -184,14 +184,13 @@ class Download:
         try:
             while not self._stop.is_set():
                 try:
-                    index = todo.get_nowait()
+                    start = todo.get_nowait()
                 except queue.Empty:
                     return
-                start = index * self._part
-                self._copy(descriptor, start, self._end(start), buffer, ranged=True)
+                self._copy(descriptor, start, self._ends[start], buffer, ranged=True)
                 if not self._stop.is_set():
                     with self._lock, notes(self._target).open("a", encoding="ascii") as out:
-                        out.write(f"{index}\n")
+                        out.write(f"{start}\n")
         except Exception as failure:
             with self._changed:
                 self._failure = self._failure or failure
@@ -251,6 +250,15 @@ class Download:
                 f"it has {total or 'no stated number of'} bytes, not {self._size}",
                 where=self._place,
             )
+
+
+def _starts(size: int, part: int, streams: int, lead: int) -> Iterator[int]:
+    """Where the parts begin: ``streams`` of ``lead`` bytes at most, then of ``part``."""
+    at, number = 0, 0
+    while at < size:
+        yield at
+        at += min(lead, part) if number < streams else part
+        number += 1
 
 
 def _buffer(size: int) -> memoryview:

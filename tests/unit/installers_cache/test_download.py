@@ -33,7 +33,7 @@ def open_storage() -> Any:
 
 def download(storage: Storage, target: Path, size: int = len(DATA), **how: Any) -> Fetched:
     url = f"{storage.url}/storage/v1/b/{BUCKET}/o/x?alt=media"
-    how = {"part": PART, "streams": 4, **how}
+    how = {"part": PART, "streams": 4, "lead": PART, **how}
     found = Download(Web(patience=1.0), url, target, size, **how).run()
     assert found.sha256 == hashlib.sha256(target.read_bytes()).hexdigest()
     return found
@@ -55,6 +55,14 @@ def test_sizes_around_a_part(open_storage: Storage, tmp_path: Path, size: int) -
     open_storage.put(BUCKET, "x", DATA[:size])
     download(open_storage, tmp_path / "x", size)
     assert (tmp_path / "x").read_bytes() == DATA[:size]
+
+
+def test_the_first_parts_are_small_and_all_is_there(open_storage: Storage, tmp_path: Path) -> None:
+    download(open_storage, tmp_path / "x", lead=1000)
+    assert (tmp_path / "x").read_bytes() == DATA
+    starts = sorted(int(text[6:].partition("-")[0]) for text in ranges(open_storage))
+    assert starts[:6] == [0, 1000, 2000, 3000, 4000, 104_000]
+    assert len(starts) == 4 + 10
 
 
 def test_nothing_at_all(open_storage: Storage, tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_what_is_whole_is_not_fetched_again(open_storage: Storage, tmp_path: Pat
         download(open_storage, tmp_path / "x", streams=1)
     open_storage.faults.clear()
     kept = notes(tmp_path / "x").read_text()
-    notes(tmp_path / "x").write_text(f"{kept}0\n3\n")  # as a run that was killed leaves it
+    notes(tmp_path / "x").write_text(f"{kept}0\n{3 * PART}\n")  # as a run that was killed leaves it
     with (tmp_path / "x").open("r+b") as out:
         for part in (0, 3):
             out.seek(part * PART)
@@ -98,7 +106,7 @@ def test_what_is_whole_is_not_fetched_again(open_storage: Storage, tmp_path: Pat
 
 def test_notes_of_another_object_are_not_believed(open_storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(len(DATA)))
-    for text in ("", "\xff", "999 100000\n0\n1\n", "garbage"):
+    for text in ("", "\xff", "0 100000 999\n0\n100000\n", "garbage"):
         notes(tmp_path / "x").write_text(text, "latin-1")
         download(open_storage, tmp_path / "x")
         assert (tmp_path / "x").read_bytes() == DATA
@@ -134,7 +142,7 @@ from installers.cache.filestore import FileStore
 from installers.cache.gcs import GcsStore
 from installers.cache.web import Web
 
-download.Download.__init__.__kwdefaults__["part"] = 100_000
+download.Download.__init__.__kwdefaults__.update(part=100_000, lead=100_000)
 local = FileStore(Path(sys.argv[1]))
 store = GcsStore("gs://lab-bucket", Web(patience=1.0), sys.argv[2])
 def build():
@@ -174,9 +182,9 @@ def test_killed_in_the_middle_of_a_download(tmp_path: Path) -> None:
         done = subprocess.run([*argv, storage.url], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done
         # A request of the killed one may be served late: it was for a part that it never noted.
-        fetched = {int(asked[6:].partition("-")[0]) // 100_000 for asked in ranges(storage)}
+        fetched = {int(asked[6:].partition("-")[0]) for asked in ranges(storage)}
         assert len(noted) >= 3
-        assert fetched == set(range(10)) - noted
+        assert fetched == set(range(0, len(DATA), PART)) - noted
         assert (tmp_path / "node" / "objects" / name).read_bytes() == DATA
         assert not list((tmp_path / "node" / "objects").glob(".*"))
 
@@ -189,7 +197,8 @@ def test_a_resumed_download_of_rubbish_starts_again(tmp_path: Path) -> None:
         partial = tmp_path / "node" / "objects" / f".partial-{name}"
         partial.parent.mkdir(parents=True)
         partial.write_bytes(bytes(len(DATA)))
-        notes(partial).write_text(f"{len(DATA)} 100000\n0\n1\n2\n")
+        starts = " ".join(map(str, range(0, len(DATA) + 1, PART)))
+        notes(partial).write_text(f"{starts}\n0\n100000\n200000\n")
         argv = [sys.executable, "-c", GET, str(tmp_path / "node"), storage.url]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done
