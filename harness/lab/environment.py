@@ -33,6 +33,9 @@ LOCK_FILE = f"usr/lib/airlock/environments/{NAME}.lock.json"
 #: What stands in the lock: nobody answers there, so a node that does not take it from the cache
 #: cannot have it at all.
 _CHANNEL = "https://channel.airlock.test"
+_HINT = "pip install 'gpu-airlock[conda]'"
+#: The first that runs on every Python that an image has: pip itself goes into the environment.
+_PIP = 24
 _PACKAGES = ("python=3.11", "models", "pip", "ipykernel")
 
 
@@ -63,14 +66,12 @@ def expected(cell: Cell, authority: Authority, store: Path) -> dict[str, dict[st
 def lock(authority: Authority, store: Path) -> Lock:
     """The environment's lock; the store holds what it names, signed as the store's modules are.
 
-    Raises InfraError without py-rattler, or where solving or building fails.
+    Raises InfraError without py-rattler or a recent pip, or where solving or building fails.
     """
-    try:
-        solver = importlib.metadata.version("py-rattler")
-    except importlib.metadata.PackageNotFoundError as error:
-        hint = "pip install 'gpu-airlock[conda]'"
-        raise InfraError("py-rattler is not installed: no environment", hint=hint) from error
-    made_of = [Path(str(channel.__file__)).read_text(), importlib.metadata.version("pip"), solver]
+    versions = {name: _version(name) for name in ("py-rattler", "pip")}
+    if int(versions["pip"].partition(".")[0]) < _PIP:
+        raise InfraError(f"pip {versions['pip']} does not run on Python 3.12", hint=_HINT)
+    made_of = [Path(str(channel.__file__)).read_text(), versions]
     kept = cache_dir("environment") / f"{canonical(made_of)[:32]}.lock.json"
     with exclusive(kept), sign.signer(f"file:{authority.module.path}", None) as signer:
         believed = Trust(frozenset({authority.module.sha256}))
@@ -83,6 +84,13 @@ def lock(authority: Authority, store: Path) -> Lock:
         found = _make(cache)
         kept.write_text(found.text())
     return found
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InfraError(f"{name} is not installed: no environment", hint=_HINT) from error
 
 
 def _make(cache: Cache) -> Lock:

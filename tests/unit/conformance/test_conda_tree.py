@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from conformance.conda import test_conda as conda
 from fixtures.pki import Authority
+from harness.errors import InfraError
 from harness.lab import environment
 from harness.node import CellNames, Node
 from installers import environments as installer
@@ -130,3 +132,23 @@ def test_a_record_that_is_none(made: Made) -> None:
     facts = made.collect()
     assert facts["environments"]["torn"] is None
     assert "no record of ours" in facts["unreadable"]["environments.torn"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("pip", "pip 23.0.1 does not run"), ("py-rattler", "")])
+def test_what_the_lab_lacks_is_named_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    """A virtual environment made by Debian 12's Python brings a pip that fails on Debian 13."""
+    real = importlib.metadata.version
+
+    def version(asked: str) -> str:
+        if asked != name:
+            return real(asked)
+        if said:
+            return "23.0.1"
+        raise importlib.metadata.PackageNotFoundError(asked)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(InfraError, match=said or "py-rattler is not installed") as error:
+        environment.lock(Authority(tmp_path / "keys"), tmp_path / "store")
+    assert "gpu-airlock[conda]" in error.value.hint
