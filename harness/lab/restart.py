@@ -28,7 +28,10 @@ def restart(
     seconds.
     """
     running.monitor(("set-action", {"reboot": "reset"}))
-    done = transport.run(["systemctl", "reboot"], timeout=timeout)
+    # By a timer: the agent could be ended before it has answered for "systemctl reboot" itself.
+    done = transport.run(
+        ["systemd-run", "--quiet", "--on-active=2s", "systemctl", "reboot"], timeout=timeout
+    )
     if done.code:
         said = done.err.decode(errors="replace").strip()
         raise InfraError(f"the node could not be restarted: {said}")
