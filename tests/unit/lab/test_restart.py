@@ -56,5 +56,5 @@ def test_a_node_that_will_not_or_does_not_come_back_is_the_labs_error() -> None:
     with pytest.raises(InfraError, match="could not be restarted: no such unit"):
         restart(a_machine([]), a_transport([], code=1), booted, lambda: None, 5)
     late = a_transport([], ready=DeadlinePassed("the event 'ready'", 5))
-    with pytest.raises(InfraError, match="explained: .*ready"):
+    with pytest.raises(InfraError, match=r"explained: .*ready"):
         restart(a_machine([]), late, booted, lambda: None, 5)
