@@ -10,6 +10,8 @@ from harness.node import Node
 # These name no proxy of their own: sudo lets variables through, a unit reads the file of services,
 # and pip's own setting is emptied, because with it pip would heed no no_proxy.
 _INDIRECT = {"sudo": "https_proxy", "unit": "/etc/airlock/proxy.env", "pip": "proxy"}
+# A wrong setting of one of these is this check's to find as well, and theirs to explain.
+_CHECKED_ALONE = ("environment", "profile", "systemd-manager", "apt", "curl", "wget", "git", "pip")
 
 
 @check(
@@ -19,6 +21,7 @@ _INDIRECT = {"sudo": "https_proxy", "unit": "/etc/airlock/proxy.env", "pip": "pr
     remedy="Run 'airlock-node.pyz plan --only proxy': it names the tool and the file. A tool that "
     "was installed later is told at the next boot.",
     requires=proxy_tools,
+    depends=[f"proxy.{name}" for name in _CHECKED_ALONE],
     source="the file that the installer wrote for each tool, read again after the boot",
 )
 def test_every_tool(node: Node) -> None:
