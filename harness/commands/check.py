@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.commands import selection
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("target", metavar="TARGET", help="local, or ssh://[user@]host[:port]")
     parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
-    parser.add_argument(
-        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
-    )
+    selection.checks_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

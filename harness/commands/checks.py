@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands import selection
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="exit 1 where a check has no sabotage beside it"
     )
-    parser.add_argument(
-        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
-    )
+    selection.checks_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

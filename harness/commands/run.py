@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 from harness.commands import selection
 
@@ -16,7 +15,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k, over cells and checks"
     )
-    parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
     parser.add_argument("--fresh", action="store_true", help="new keys and a new CA")
     parser.add_argument(
         "--boot-anew", action="store_true", help="boot every machine instead of forking frozen ones"
@@ -30,10 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bind", action="store_true", help="record the disks' SHA-256, for a release (minutes)"
     )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
-    parser.add_argument(
-        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
-    )
+    selection.run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     """The exit code, and what serves the nodes that are kept."""
-    from harness.catalog import CONFORMANCE
     from harness.errors import UsageError
     from harness.providers.base import Keep, Options
     from harness.run import Request
@@ -62,11 +56,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
             "-k and --shard exclude each other: what -k leaves of a shard is not known beforehand",
             hint="choose cells with --image, --scenario and --profile",
         )
-    conformance = args.checks or CONFORMANCE
-    if not conformance.is_dir():
-        raise UsageError(f"--checks: there is no directory {conformance}")
-    if args.n < 0:
-        raise UsageError(f"-n {args.n}: must be 1 or more")
+    conformance = selection.conformance(args)
     outcome = run_cells(
         Request(
             cells=chosen.cells,

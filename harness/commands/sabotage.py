@@ -30,11 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print them and what they kill")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
-    parser.add_argument(
-        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
-    )
+    selection.run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,17 +39,13 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from harness import kills
-    from harness.catalog import CONFORMANCE, load_catalog
-    from harness.errors import NothingToDo, UsageError
+    from harness.catalog import load_catalog
+    from harness.errors import NothingToDo
     from harness.run import Request
     from harness.run import run as run_cells
     from installers.exits import Exit
 
-    conformance = args.checks or CONFORMANCE
-    if not conformance.is_dir():
-        raise UsageError(f"--checks: there is no directory {conformance}")
-    if args.n < 0:
-        raise UsageError(f"-n {args.n}: must be 1 or more")
+    conformance = selection.conformance(args)
     sabotages = _chosen(args, conformance)
     if args.list:
         for one in sabotages:

@@ -1,4 +1,4 @@
-"""The options by which ``run`` and ``plan`` choose cells."""
+"""The options that verbs share: which cells, how many at a time, whereto, and which checks."""
 
 from __future__ import annotations
 
@@ -78,6 +78,33 @@ def words(args: argparse.Namespace) -> list[str]:
     if args.durations:
         said += ["--durations", str(args.durations)]
     return said
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those of a verb that runs cells: how many at a time, whereto, and which checks."""
+    parser.add_argument("-n", type=int, default=0, metavar="N", help="cells at a time")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
+    checks_argument(parser)
+
+
+def checks_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--checks``."""
+    parser.add_argument(
+        "--checks", type=Path, metavar="DIR", help="other checks than those that ship"
+    )
+
+
+def conformance(args: argparse.Namespace) -> Path:
+    """The directory of the checks that a run is told to make. UsageError for -n as well."""
+    from harness.catalog import CONFORMANCE
+    from harness.errors import UsageError
+
+    found: Path = args.checks or CONFORMANCE
+    if not found.is_dir():
+        raise UsageError(f"--checks: there is no directory {found}")
+    if args.n < 0:
+        raise UsageError(f"-n {args.n}: must be 1 or more")
+    return found
 
 
 def chosen(args: argparse.Namespace) -> Chosen:
