@@ -212,3 +212,16 @@ def _only(table: Mapping[str, Any], keys: Sequence[str] | set[str], where: str) 
     for key in table:
         if key not in keys:
             raise UsageError(f"{where}: unknown key {key!r}", hint=nearest(key, sorted(keys)))
+
+
+def group_from(name: str, text: str) -> Group | None:
+    """The group of a configuration that the plugin reads, None where it shares nothing."""
+    try:
+        sharing = (yaml.safe_load(text) or {})["sharing"]["timeSlicing"]
+        resources = {
+            resource_name(str(r["name"])): int(r["replicas"]) for r in sharing["resources"]
+        }
+        fails = sharing.get("failRequestsGreaterThanOne", False)
+        return Group(name, resources, bool(sharing.get("renameByDefault", False)), bool(fails))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+        return None
