@@ -9,10 +9,9 @@ from typing import Any
 
 from harness.checks import check, fact, fail, not_verified, slicing
 from harness.k8s import pluginrules
-from harness.k8s.slicing import NODE_LABEL, PREFIX, SHARED, Group, group_from
+from harness.k8s.slicing import GPU_RESOURCE, NODE_LABEL, PREFIX, SHARED, Group, group_from
 from harness.node import Node
 
-GPU = PREFIX + "gpu"
 COUNT = PREFIX + "gpu.count"
 
 
@@ -133,12 +132,12 @@ def test_slicing_capacity(node: Node) -> None:
     """Renamed, the cards themselves are offered no more."""
     wrong = []
     for name, (one, group) in sorted(groups(node).items()):
-        if group is None or GPU not in group.resources:
+        if group is None or GPU_RESOURCE not in group.resources:
             continue
         if COUNT not in one["labels"]:
             not_verified(f"{name} does not say how many cards it has (label {COUNT})")
-        should = group.advertised({GPU: int(one["labels"][COUNT])})
-        for resource in (GPU, GPU + SHARED):
+        should = group.advertised({GPU_RESOURCE: int(one["labels"][COUNT])})
+        for resource in (GPU_RESOURCE, GPU_RESOURCE + SHARED):
             there, many = one["capacity"].get(resource, 0), should.get(resource, 0)
             if there != many:
                 wrong.append(f"{name}: {resource} is {there}, not {many}")

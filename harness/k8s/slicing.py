@@ -23,6 +23,7 @@ from harness.names import nearest
 #: The label by which a node chooses its key of the ConfigMap.
 NODE_LABEL = "nvidia.com/device-plugin.config"
 PREFIX = "nvidia.com/"
+GPU_RESOURCE = PREFIX + "gpu"
 SHARED = ".shared"
 #: A fully qualified resource name has no more characters (consts.go, MaxResourceNameLength).
 NAME_LENGTH = 63
@@ -98,7 +99,7 @@ class Group:
 
     def labels(self, count: int, product: str) -> dict[str, str]:
         """What feature discovery must say of a node with ``count`` whole cards that are sliced."""
-        many = self.resources.get(PREFIX + "gpu")
+        many = self.resources.get(GPU_RESOURCE)
         if many is None:
             return {}
         shared = "" if self.rename else "-SHARED"
@@ -188,7 +189,7 @@ def _group(row: Mapping[str, Any], where: str) -> Group:
     if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < FEWEST:
         raise UsageError(f"{where}: replicas = {replicas!r}", hint=f"a number from {FEWEST} up")
     resources: dict[str, int] = {}
-    for each in row.get("resources", [PREFIX + "gpu"]):
+    for each in row.get("resources", [GPU_RESOURCE]):
         try:
             resources[resource_name(str(each))] = replicas
         except ValueError as error:
