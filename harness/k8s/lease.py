@@ -7,11 +7,11 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from harness.errors import InfraError
 from harness.k8s.client import Cluster, Object
 from harness.k8s.errors import ClusterError, NotAllowed
+from harness.state import started_at
 
 _API, _KIND = "coordination.k8s.io/v1", "Lease"
 
@@ -57,21 +57,13 @@ def held(
 
 
 def _me() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{_born(os.getpid())}"
-
-
-def _born(pid: int) -> str:
-    """When a process of this machine began, in ticks; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    return f"{socket.gethostname()}/{os.getpid()}/{started_at(os.getpid())}"
 
 
 def _is_dead(holder: str) -> bool:
     host, _, rest = holder.partition("/")
-    pid, _, born = rest.partition("/")
-    return host == socket.gethostname() and pid.isdigit() and _born(int(pid)) != born
+    pid, _, began = rest.partition("/")
+    return host == socket.gethostname() and pid.isdigit() and str(started_at(int(pid))) != began
 
 
 def _until(lease: Object) -> dt.datetime:
