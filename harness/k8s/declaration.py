@@ -136,6 +136,12 @@ def read_declaration(path: Path) -> Declaration:
     text, data = read_toml(path)
     check_keys(path, text, data, [*_TABLES, *OTHERS], "")
     made = {name: _table(path, text, name, kind, data.get(name, {})) for name, kind in _TABLES.items()}
+    if "@" in made["network"].proxy:
+        raise UsageError(
+            f"{path}:{line_of(text, 'proxy', '[network]')}: proxy has a login in it, and would "
+            "stand in the cluster for all to read",
+            hint="let the node network's addresses through at the proxy without one",
+        )
     return Declaration(path, **made)
 
 

@@ -28,11 +28,12 @@ _SLACK_SECONDS = 60.0
 # What API servers, proxies and broken connections say in passing, as client-go words it.
 _PASSING = re.compile(
     r"\b(429|502|503|504)\b|too many requests|service ?unavailable|server is currently unable|"
-    r"timed? ?out|timeout|connection re(fused|set)|unexpected eof|\beof\b|no route to host|"
-    r"server closed|etcdserver|broken pipe|injected|try again",
+    r"unable to return a response in the time|connection re(fused|set)|unexpected eof|: eof\b|"
+    r"no route to host|server closed|etcdserver|broken pipe|tls handshake timeout|i/o timeout",
     re.IGNORECASE,
 )
-_HOOK = re.compile(r"hook|job .* failed|backoff|pre-|post-", re.IGNORECASE)
+_LATE = re.compile(r"timed out|timeout|deadline exceeded", re.IGNORECASE)
+_HOOK = re.compile(r"hooks? failed|resource (Job|Pod)/|Job in progress")
 
 
 class HelmError(InfraError):
@@ -40,8 +41,9 @@ class HelmError(InfraError):
 
     @property
     def passing(self) -> bool:
-        """Whether the cause is one that goes away by itself."""
-        return bool(_PASSING.search(self.message)) and not self.of_hook
+        """Whether the cause is one that goes away by itself. A hook that hangs does not."""
+        late = bool(_LATE.search(self.message)) and not self.of_hook
+        return late or bool(_PASSING.search(self.message))
 
     @property
     def of_hook(self) -> bool:

@@ -92,7 +92,7 @@ class Registry:
     ) -> Answer:
         """With a token that we have; else with one that the refusal says where to get."""
         host = reference.host
-        url = f"{self._scheme(host)}://{_api(host)}/v2/{_library(reference, path)}"
+        url = f"https://{_api(host)}/v2/{_library(reference, path)}"
         key = (host, reference.path)
         token = self._tokens.get(key)
         found = self.web.ask(method, url, headers | ({"Authorization": token} if token else {}), most)
@@ -132,9 +132,6 @@ class Registry:
         whole = f"{reference.host}/{reference.path}"
         fit = [place for place in self.logins if whole == place or whole.startswith(f"{place}/")]
         return self.logins[max(fit, key=len)] if fit else ""
-
-    def _scheme(self, host: str) -> str:
-        return "http" if host in self.web.plain else "https"
 
 
 def logins_of(text: str, where: str) -> dict[str, str]:

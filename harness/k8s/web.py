@@ -40,12 +40,12 @@ class Answer:
 class Web:
     """Asks through ``HTTPS_PROXY`` and ``NO_PROXY`` of the environment.
 
-    ``ca``: a PEM bundle instead of the system's; ``plain``: hosts (``HOST:PORT``) that speak HTTP.
+    ``ca``: a PEM bundle instead of the system's; ``proxy``: this one, whatever the environment says.
     """
 
     ca: Path | None = None
     patience: Patience = field(default_factory=Patience)
-    plain: frozenset[str] = frozenset()
+    proxy: str = ""
     _pools: dict[str, Any] = field(default_factory=dict)
 
     def ask(
@@ -111,8 +111,8 @@ class Web:
         import urllib3
 
         parts = urllib.parse.urlsplit(url)
-        proxy = urllib.request.getproxies().get(parts.scheme, "")
-        if proxy and urllib.request.proxy_bypass(parts.netloc):
+        proxy = self.proxy or urllib.request.getproxies().get(parts.scheme, "")
+        if proxy != self.proxy and urllib.request.proxy_bypass(parts.netloc):
             proxy = ""
         if proxy not in self._pools:
             kept: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}

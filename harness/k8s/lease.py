@@ -1,0 +1,79 @@
+"""One at a time: who works on a release holds a Lease, and who was killed is found out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from harness.errors import InfraError
+from harness.k8s.client import Cluster, Object
+from harness.k8s.errors import ClusterError, NotAllowed
+from harness.state import started_at
+
+_API, _KIND = "coordination.k8s.io/v1", "Lease"
+
+
+@contextmanager
+def held(
+    cluster: Cluster, release: str, namespace: str, seconds: int, *, take_over: bool = False
+) -> Iterator[None]:
+    """Nobody else's airlock works on ``release`` meanwhile; for ``seconds`` at most.
+
+    A lease of a process of this machine that is gone, and one whose time is over, is taken.
+    InfraError names who holds it; ``take_over`` takes it all the same.
+    """
+    name = f"airlock-{release}"
+    old = cluster.get(_API, _KIND, name, namespace)
+    if old is not None:
+        holder, until = old["spec"].get("holderIdentity", ""), _until(old)
+        if not (take_over or _is_dead(holder) or until < dt.datetime.now(dt.UTC)):
+            raise InfraError(
+                f"{holder} works on {namespace}/{release} until {until:%H:%M:%S} UTC",
+                hint="wait for it; if it is gone for sure, say --take-over",
+            )
+        cluster.delete(_API, _KIND, name, namespace)
+    now = dt.datetime.now(dt.UTC)
+    spec = {
+        "holderIdentity": _me(),
+        "acquireTime": _text(now),
+        "renewTime": _text(now),
+        "leaseDurationSeconds": seconds,
+    }
+    meta = {"name": name, "namespace": namespace}
+    cluster.apply({"apiVersion": _API, "kind": _KIND, "metadata": meta, "spec": spec})
+    mine = cluster.get(_API, _KIND, name, namespace)
+    if mine is None or mine["spec"].get("holderIdentity") != _me():
+        raise InfraError(f"somebody else began to work on {namespace}/{release} just now")
+    try:
+        yield
+    finally:
+        # The cluster may be gone; the lease ends by itself, and our next run knows its own.
+        with suppress(ClusterError, NotAllowed):
+            cluster.patience.seconds = min(cluster.patience.seconds, 5.0)
+            cluster.delete(_API, _KIND, name, namespace)
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}/{started_at(os.getpid())}"
+
+
+def _is_dead(holder: str) -> bool:
+    host, _, rest = holder.partition("/")
+    pid, _, began = rest.partition("/")
+    return host == socket.gethostname() and pid.isdigit() and str(started_at(int(pid))) != began
+
+
+def _until(lease: Object) -> dt.datetime:
+    spec = lease["spec"]
+    try:
+        since = dt.datetime.fromisoformat(spec["renewTime"].replace("Z", "+00:00"))
+        return since + dt.timedelta(seconds=int(spec["leaseDurationSeconds"]))
+    except (KeyError, ValueError, TypeError):
+        return dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def _text(when: dt.datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
