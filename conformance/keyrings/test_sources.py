@@ -113,6 +113,7 @@ def test_named(node: Node) -> None:
     title=f"Every keyring that a source names verifies for {LEAST_DAYS} days more",
     remedy="Fetch the vendor's renewed key ('gpg --show-keys FILE' shows when one ends), pin its "
     "fingerprint, and run 'airlock-node.pyz apply --only keyrings'.",
+    depends=["system.clock"],
     source="RFC 9580, key expiration time; apt: EXPKEYSIG, NO_PUBKEY after the vendor's rotation",
     since=SINCE,
 )

@@ -193,8 +193,10 @@ def _trust(ca: str, bundle: str) -> dict[str, Any]:
     """The store, and what tools are told beside it."""
     anchor = "/usr/local/share/ca-certificates/airlock-proxy.crt"
     places = ("environment", "profile", "systemd")
-    variables_ = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
-    variables_ += ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",)
+    names = (
+        *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    )
     far = time.time() + 3650 * 86400.0
     return {
         "os_bundle": bundle,
@@ -207,7 +209,7 @@ def _trust(ca: str, bundle: str) -> dict[str, Any]:
         "private": [{"sha256": ca, "name": "Airlock lab proxy CA", "ends": far, "why": ""}],
         "stores": [],
         "settings": {
-            **{place: dict.fromkeys(variables_, BUNDLE) for place in places},
+            **{place: dict.fromkeys(names, BUNDLE) for place in places},
             "git": {"http.sslCAInfo": BUNDLE},
             "pip": {"global.cert": BUNDLE},
         },
