@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from conformance.proxy.reading import demand, variables, wrong
@@ -94,11 +95,15 @@ def test_lasting(node: Node) -> None:
 )
 def test_no_other(node: Node) -> None:
     """Nobody needs them; they are what is left of another network."""
-    places = ("environment", "profile", "systemd_env_effective")
+    places: dict[str, Mapping[str, str]] = {
+        "/etc/environment": fact(node, "proxy.environment"),
+        "/etc/profile.d": fact(node, "proxy.profile"),
+        "systemd": fact(node, "proxy.systemd_env_effective"),
+    }
     found = [
         f"{place}: {name}: {why}"
-        for place in places
-        for name, value in fact(node, f"proxy.{place}").items()
+        for place, values in places.items()
+        for name, value in values.items()
         if name.lower() in ("all_proxy", "ftp_proxy") and (why := wrong(node, value))
     ]
     if found:
