@@ -1,4 +1,4 @@
-"""The system below: mounts, folders, packages, the order of units, and what the next boot needs."""
+"""The system below: mounts, folders, packages, loaded units, and what the next boot needs."""
 
 from __future__ import annotations
 
@@ -127,22 +127,6 @@ def test_own_name(node: Node) -> None:
         fail(
             f"{fact(node, 'identity.hostname')} is not in /etc/hosts, and nss-myhostname is not on"
         )
-
-
-@check(
-    id="system.ordering",
-    severity="blocker",
-    title="systemd found no cycle in the order of its units",
-    remedy="Run 'systemd-analyze verify default.target': it names the cycle. Take one Before= or "
-    "After= out of the drop-in that was added last; systemd leaves out a unit of its own choice.",
-    source="systemd: 'Found ordering cycle', 'Job X/start deleted to break ordering cycle'",
-    since=SINCE,
-)
-def test_ordering(node: Node) -> None:
-    """The unit that is left out has not failed: nothing else tells of it."""
-    found = [f["line"] for f in fact(node, "kernel_log_flags") if f["name"] == "ordering-cycle"]
-    if found:
-        fail(f"systemd broke a cycle: {found[0]}", found)
 
 
 @check(

@@ -543,12 +543,6 @@ def _(s: Sample) -> None:
     s.facts["disk"].append(full)
 
 
-@of("ordering-cycle")
-def _(s: Sample) -> None:
-    line = "dataproc-gpu-config.service: Found ordering cycle on docker.service/start"
-    s.facts["kernel_log_flags"].append({"name": "ordering-cycle", "line": line})
-
-
 @of("drop-in-not-loaded")
 def _(s: Sample) -> None:
     s.facts["systemd"]["stale"] = ["airlock-proxy.service"]

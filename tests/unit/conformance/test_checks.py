@@ -52,7 +52,6 @@ WORDS = {
     "kernel-died": {"system.taint": "the kernel died"},
     "also: a module that was forced": {"system.taint": "a module was forced to load"},
     "inodes-used-up": {"system.inodes": "/srv: 0 of 8 left"},
-    "ordering-cycle": {"system.ordering": "Found ordering cycle on docker.service/start"},
     "drop-in-not-loaded": {"system.reloaded": "airlock-proxy.service"},
     "order-not-loaded": {
         "deferred.order": "has no Requires=dataproc-gpu-config.service",
