@@ -105,7 +105,7 @@ def test_gcloud_makes_a_network_and_an_instance(compute: Compute, tmp_path: Path
 def test_bodies_that_the_service_refuses(
     api: Api, compute: Compute, change: dict[str, Any], status: int, word: str
 ) -> None:
-    found, answer = api.insert(instance("vm", **change))
+    found, answer = api.insert(instance("vm") | change)
     assert (found, compute.made("instances")) == (status, [])
     assert word in answer["error"]["message"]
 
