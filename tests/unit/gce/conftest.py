@@ -16,8 +16,8 @@ from tests.unit.gce.bodies import PROJECT, Api
 
 @pytest.fixture
 def compute() -> Iterator[Compute]:
-    """The API, at a hundredth of its time."""
-    with Compute(PROJECT, scale=100) as double:
+    """The API."""
+    with Compute(PROJECT) as double:
         yield double
 
 
