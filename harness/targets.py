@@ -51,8 +51,8 @@ def parse_target(text: str) -> Target:
         found = _GCE.fullmatch(text)
         if not found:
             raise UsageError(f"{text!r} is no target", hint="gce://[user@]PROJECT/ZONE/NAME")
-        place = {"project": found["project"], "zone": found["zone"]}
-        return Target(text, found["name"], found["user"] or "", **place)
+        user, project, zone = found["user"] or "", found["project"], found["zone"]
+        return Target(text, found["name"], user, project=project, zone=zone)
     parts = urlsplit(text)
     if parts.scheme != "ssh":
         hint = nearest(text, [LOCAL, "ssh://host"]) if "://" not in text else KINDS

@@ -163,7 +163,8 @@ class Api:
 
     def serial(self, zone: str, name: str) -> bytes:
         """Everything that its serial port 1 has said; the API gives a megabyte at a time."""
-        said, start = b"", 0
+        said: bytes = b""
+        start = 0
         # Evidence is worth a moment: whoever reads it wants to delete the instance next.
         deadline = Deadline(self.pace.answer, f"reading the console of {name}")
         while True:
@@ -306,7 +307,7 @@ def _found() -> Any:
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        return google.auth.default(scopes=[SCOPE])[0]  # type: ignore[no-untyped-call]
+        return google.auth.default(scopes=[SCOPE])[0]
     except (GoogleAuthError, OSError) as error:
         raise _unauthenticated("credentials for Google Cloud", error) from error
 

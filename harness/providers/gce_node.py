@@ -214,24 +214,33 @@ class GceNode:
 
     def _host_keys(self, place: Place) -> dict[str, str]:
         """Those that the guest publishes when it is up; raises if it never comes up."""
-        pace = self._api.pace
-        deadline = Deadline(pace.boot, f"{place.name}: its host keys")
+        look = self._api.pace.look
+        deadline = Deadline(self._api.pace.boot, f"{place.name}: its host keys")
+        check = self._job.check
+        tries = 0
         while True:
-            self._job.check()
-            keys = self._api.host_keys(place.zone, place.name, self._job.check)
+            check()
+            tries += 1
+            keys = self._api.host_keys(place.zone, place.name, check)
             if keys:
                 return keys
-            try:
-                status = self._api.instance(place.zone, place.name, self._job.check).status
-            except NotThere as error:
-                raise InfraError(
-                    f"{place.text}: somebody deleted it while it booted", hint=error.message
-                ) from error
-            if status in ENDED:
-                raise InfraError(f"{place.text} is {status}: it was preempted while it booted")
+            # Hundreds of nodes may wait at a time, and the project's questions are counted.
+            if tries % 4 == 0 or deadline.passed:
+                self._still_there(place)
             if deadline.passed:
                 deadline.check(hint=f"its console ends: {self._last_line(place)}")
-            time.sleep(min(pace.look, deadline.remaining() + 0.01))
+            time.sleep(min(look, deadline.remaining() + 0.01))
+
+    def _still_there(self, place: Place) -> None:
+        """Raises if nobody will come up there any more."""
+        try:
+            status = self._api.instance(place.zone, place.name, self._job.check).status
+        except NotThere as error:
+            raise InfraError(
+                f"{place.text}: somebody deleted it while it booted", hint=error.message
+            ) from error
+        if status in ENDED:
+            raise InfraError(f"{place.text} is {status}: it was preempted while it booted")
 
     def _last_line(self, place: Place) -> str:
         with contextlib.suppress(InfraError):

@@ -47,7 +47,7 @@ def network(compute: Compute) -> None:
         assert api.ask("POST", f"regions/{region}/subnetworks", subnet)[0] == 200
     compute.external_addresses = False
     compute.guest = Guest(boots=0, attributes=KEYS)
-    compute.seconds["insert"] = compute.seconds["delete"] = 2
+    compute.seconds["insert"] = compute.seconds["delete"] = 0.02
 
 
 def config(**more: Any) -> Config:
