@@ -120,7 +120,8 @@ def test_quota_gone_between_check_and_create(cloud: Compute, run: RunRecord, how
     assert "other zones do not help" in attempt.up()
     _not_the_nodes_fault(attempt, "PREEMPTIBLE_CPUS")
     assert len(cloud.said(*INSERTS)) == 1
-    assert cloud.made("instances") == run.owned.instances() == []
+    assert cloud.made("instances") == []
+    assert run.owned.instances() == []
 
 
 def test_a_zone_without_stock_gives_way_to_the_next(cloud: Compute, run: RunRecord) -> None:
@@ -169,7 +170,8 @@ def test_deleted_by_somebody_while_it_boots(cloud: Compute, run: RunRecord) -> N
     attempt.up()
     thread.join()
     _not_the_nodes_fault(attempt, "somebody deleted it")
-    assert cloud.made("instances") == run.owned.instances() == []
+    assert cloud.made("instances") == []
+    assert run.owned.instances() == []
 
 
 def test_preempted_while_it_boots(cloud: Compute, run: RunRecord) -> None:
@@ -209,7 +211,8 @@ def test_credentials_expire_in_the_middle(cloud: Compute, run: RunRecord) -> Non
     )
     cloud.renew()
     reap([], pace=PACE)
-    assert cloud.made("instances") == Ledger().all() == []
+    assert cloud.made("instances") == []
+    assert Ledger().all() == []
 
 
 def test_ctrl_c_while_it_is_made(cloud: Compute, run: RunRecord) -> None:
@@ -265,4 +268,6 @@ def test_what_was_never_allowed_leaves_nothing_behind(cloud: Compute, run: RunRe
     attempt = Attempt(run, provider())
     assert "docs/gce.md has the roles" in attempt.up()
     _not_the_nodes_fault(attempt, "compute.instances.create")
-    assert cloud.said(*DELETES) == Ledger().all() == run.owned.instances() == []
+    assert cloud.said(*DELETES) == []
+    assert Ledger().all() == []
+    assert run.owned.instances() == []
