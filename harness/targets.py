@@ -7,6 +7,7 @@ without a password.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -71,8 +72,8 @@ def parse_target(text: str) -> Target:
     return Target(text, parts.hostname, parts.username or "", port, become)
 
 
-def connect(target: Target) -> Transport:
-    """A transport to it; connects when first used."""
+def connect(target: Target, watch: Callable[[], object] = lambda: None) -> Transport:
+    """A transport to it; connects when first used, and ``watch`` may end that by raising."""
     from harness import pack
 
     node_file = pack.pack(cache_dir("node-file")).path
@@ -88,4 +89,5 @@ def connect(target: Target) -> Transport:
         user=target.user or None,
         port=target.port,
         become=target.become,
+        watch=watch,
     )

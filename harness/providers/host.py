@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Host:
         """Connect, and see that something answers that lives in our time."""
         if reasons := self.reasons_not(job.cell):
             raise InfraError("; ".join(reasons), hint="airlock check local, or ssh://HOST")
-        node = HostNode(parse_target(job.cell.target))
+        node = HostNode(parse_target(job.cell.target), job.check)
         try:
             with job.phase("connect", job.cell.target):
                 node.greet()
@@ -93,8 +93,8 @@ class HostNode:
 
     simulated = False
 
-    def __init__(self, target: Target) -> None:
-        self.transport: Transport = connect(target)
+    def __init__(self, target: Target, watch: Callable[[], object]) -> None:
+        self.transport: Transport = connect(target, watch)
         #: No lab knows what it should be; checks that need to know do not apply.
         self.expect: Mapping[str, Any] = {}
 

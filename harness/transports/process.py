@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.deadline import Deadline
 from harness.transports.base import NodeGone, TransportError
-from harness.transports.lines import Lines, exchange
+from harness.transports.lines import TICK, Lines, Watch, exchange
 
 #: An agent that was told to end by closing its input has this long, in seconds.
 END = 5.0
@@ -50,16 +50,17 @@ class AgentProcess:
         assert stdout is not None
         self._streams = (stdin, stdout)
 
-    def greeted(self, mark: str, deadline: Deadline) -> str | None:
+    def greeted(self, mark: str, deadline: Deadline, watch: Watch) -> str | None:
         """What follows ``mark`` on the line that begins with it; None where the process ends.
 
-        Raises DeadlinePassed.
+        Raises DeadlinePassed, and what ``watch`` raises, which is asked while nothing comes.
         """
         fd = self._streams[1].fileno()
         heard = b""
         while len(heard) < NOISE:
             deadline.check()
-            if not select.select([fd], [], [], deadline.remaining())[0]:
+            if not select.select([fd], [], [], min(TICK, deadline.remaining()))[0]:
+                watch()
                 continue
             # One byte at a time: what follows the line is the agent's.
             byte = os.read(fd, 1)
@@ -118,6 +119,8 @@ class AgentProcess:
     def close(self) -> None:
         """Ends the process."""
         if self._lines is None:
+            # It is no agent yet, and an ssh that connects does not look at its input.
+            self._process.terminate()
             self._end()
         else:
             self._lines.close()

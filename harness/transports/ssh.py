@@ -21,7 +21,7 @@ from typing import Any
 from harness.deadline import Deadline, DeadlinePassed
 from harness.transports import shell
 from harness.transports.base import AgentOperations, NoPython, TransportError
-from harness.transports.lines import PATIENCE, PULSE
+from harness.transports.lines import PATIENCE, PULSE, Watch
 from harness.transports.process import AgentProcess, Restarting
 from harness.transports.sshsays import explained
 
@@ -89,10 +89,12 @@ class SshTransport(AgentOperations):
         become: Sequence[str] = (),
         options: Sequence[str] = (),
         patience: float = PATIENCE,
+        watch: Watch = lambda: None,
     ) -> None:
         """``become`` is a command that gives rights (``sudo -n``); ``options`` are ssh's own.
 
-        ``patience``: seconds without a word of us after which the agent there ends.
+        ``patience``: seconds without a word of us after which the agent there ends. ``watch`` is
+        called while a connection is made, and may raise.
         """
         if host.startswith("-"):
             raise TransportError(f"{host!r} is no host name")
@@ -100,6 +102,7 @@ class SshTransport(AgentOperations):
         self._become = list(become)
         self._node_file = node_file
         self._patience = patience
+        self._watch = watch
         self._agent = Restarting(self._started)
         self._no_python: str | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="airlock-ssh-")
@@ -151,7 +154,7 @@ class SshTransport(AgentOperations):
         agent = AgentProcess(self.name, argv, pulse=min(PULSE, self._patience / 4))
         with contextlib.ExitStack() as undo:
             undo.callback(agent.close)
-            version = agent.greeted(GREETING, deadline)
+            version = agent.greeted(GREETING, deadline, self._watch)
             if version is None:
                 raise self._refused(*agent.last_words(), "starting the agent")
             if version == "none":
