@@ -1,6 +1,7 @@
-"""Machines that exist already, by name: ``local``, ``ssh://`` or ``ssh+sudo://[user@]host[:port]``.
+"""Machines that exist already, by name.
 
-With ``ssh+sudo`` commands are run by ``sudo -n``: for a user who is not root, and may become root
+``local``, ``ssh://[user@]host[:port]``, the same with ``ssh+sudo``, or
+``gce://[user@]PROJECT/ZONE/NAME``. With ``ssh+sudo`` commands are run by ``sudo -n``: for a user who is not root, and may become root
 without a password.
 """
 
@@ -19,14 +20,23 @@ from harness.transports.base import Transport
 LOCAL = "local"
 #: scheme -> the command that gives rights there.
 SCHEMES = {"ssh": (), "ssh+sudo": ("sudo", "-n")}
-FORMS = "local, ssh://[user@]host[:port], or ssh+sudo://...: sudo without a password"
+FORMS = (
+    "local, ssh://[user@]host[:port], ssh+sudo://... (sudo without a password), or "
+    "gce://[user@]PROJECT/ZONE/NAME"
+)
+#: A project may be of an organisation's domain: example.com:project.
+_GCE = re.compile(
+    r"gce://(?:(?P<user>[A-Za-z_][\w.-]*)@)?(?P<project>(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])"
+    r"/(?P<zone>[a-z]+-[a-z]+\d+-[a-z])/(?P<name>[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+)
 
 
 @dataclass(frozen=True)
 class Target:
     """Where a machine is. ``host`` is empty for the one that we run on.
 
-    ``become`` is the command that gives rights there.
+    ``become`` is the command that gives rights there. ``project`` and ``zone`` are those of an
+    instance on Google Cloud, whose name is ``host``.
     """
 
     text: str
@@ -34,6 +44,8 @@ class Target:
     user: str = ""
     port: int | None = None
     become: tuple[str, ...] = ()
+    project: str = ""
+    zone: str = ""
 
     @property
     def name(self) -> str:
@@ -49,6 +61,12 @@ def parse_target(text: str) -> Target:
     """Read a target. UsageError says what is wrong with it."""
     if text == LOCAL:
         return Target(text)
+    if text.startswith("gce://"):
+        found = _GCE.fullmatch(text)
+        if not found:
+            raise UsageError(f"{text!r} is no target", hint="gce://[user@]PROJECT/ZONE/NAME")
+        user, project, zone = found["user"] or "", found["project"], found["zone"]
+        return Target(text, found["name"], user, project=project, zone=zone)
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -81,6 +99,10 @@ def connect(target: Target, watch: Callable[[], object] = lambda: None) -> Trans
         from harness.transports.local import LocalTransport
 
         return LocalTransport(node_file)
+    if target.project:
+        from harness.providers.gce_iap import connect_existing
+
+        return connect_existing(target, node_file)
     from harness.transports.ssh import SshTransport
 
     return SshTransport(

@@ -73,7 +73,7 @@ def _all_verbs(tool: Installed) -> None:
     assert "qemu-system-x86_64" in said
     status, said = tool.run("airlock", "plan", "--provider", "fake", "--json")
     assert status == 0, said
-    assert json.loads(said)["cells"]
+    assert len(json.loads(said)) > 3
     status, said = tool.run("airlock", "plan", "--emit", "github", "--shards", "2")
     assert status == 0, said
     status, said = tool.run("airlock", "checks", "--json")

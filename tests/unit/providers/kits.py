@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fixtures.gce import Compute, Guest
 from fixtures.scenarios import Scenario
 from harness.cells import Cell, Image, Profile
 from harness.providers.base import Provider
+from harness.providers.gce_api import ENDPOINT
+from harness.providers.gce_config import Source
 from harness.providers.host import host_cell
 from harness.providers.registry import load
+from tests.unit.gce import site
+from tests.unit.gce.bodies import PROJECT
 from tests.unit.providers.contract import Kit
 
 #: How the double does what ENDINGS say.
@@ -85,7 +92,57 @@ class HostKit(Kit):
         self._silent.close()
 
 
+class GceKit(Kit):
+    """The double of Google's API, with a double of the way in."""
+
+    simulated = True
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        del folder
+        self._stack = contextlib.ExitStack()
+        self._cloud = self._stack.enter_context(Compute(PROJECT))
+        monkeypatch.setenv(ENDPOINT, self._cloud.url)
+        site.network(self._cloud)
+
+    def provider(self) -> Provider:
+        images = {
+            "debian-12": Source("projects/debian-cloud/global/images/family/debian-12"),
+            "debian-none": Source("projects/debian-cloud/global/images/family/no-such-family"),
+        }
+        return site.provider(images=images)
+
+    def cell(self) -> Cell:
+        return site.cell()
+
+    def bad(self, ending: str) -> Cell | None:
+        """What installers do there is what they do everywhere; see the lab's tests of the agent."""
+        if ending != "lab":
+            return None
+        cell = site.cell()
+        return replace(cell, image=replace(cell.image, name="debian-none"))
+
+    def slow(self) -> Cell | None:
+        """An instance whose guest takes an hour to boot."""
+        self._cloud.guest = Guest(boots=3600, attributes=site.KEYS)
+        return site.cell()
+
+    def refused(self) -> Cell | None:
+        cell = site.cell()
+        image = Image("debian-11", "", "debian", "11", "bullseye", "linux")
+        return replace(cell, image=image, profile=Profile("driver", "", ("driver",)))
+
+    def impossible(self) -> Cell | None:
+        cell = site.cell()
+        return replace(cell, image=replace(cell.image, name="not-in-the-file"))
+
+    def outside(self) -> list[str]:
+        return [*self._cloud.made("instances"), *self._cloud.made("disks")]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
 #: provider -> its kit.
-KITS = {"fake": FakeKit, "host": HostKit}
+KITS = {"fake": FakeKit, "host": HostKit, "gce": GceKit}
 #: Providers whose kits are among the tests of the lab: they need virtual machines.
 IN_THE_LAB = ("qemu",)
