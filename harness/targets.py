@@ -1,8 +1,8 @@
 """Machines that exist already, by name.
 
 ``local``, ``ssh://[user@]host[:port]``, the same with ``ssh+sudo``, or
-``gce://[user@]PROJECT/ZONE/NAME``. With ``ssh+sudo`` commands are run by ``sudo -n``: for a user who is not root, and may become root
-without a password.
+``gce://[user@]PROJECT/ZONE/NAME``. With ``ssh+sudo`` commands are run by ``sudo -n``: for a user
+who is not root, and may become root without a password.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what makes the shell ask us."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["airlock"], shell=args.shell))
+    print(shellcode(["airlock"], shell=args.shell))
     return Exit.PASS

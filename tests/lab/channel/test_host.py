@@ -53,12 +53,21 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def start(
-    bench: Bench, machine: Machine, *words: str, target: str = "", key: str = "user", **env: str
+    bench: Bench,
+    machine: Machine,
+    *words: str,
+    target: str = "",
+    key: str = "user",
+    slow: str = "",
+    victim: str = "",
 ) -> subprocess.Popen[str]:
     """``airlock check`` of the machine, with the small checks unless ``words`` say others."""
     path = ssh_in_path(machine, bench.path / "bin", key)
     checks = words or ("--checks", str(bench.checks))
-    return bench.start("check", target or machine.target(), *checks, PATH=path, **env)
+    asked = ("check", target or machine.target(), *checks)
+    if slow:
+        return bench.start(*asked, PATH=path, SLOW_CHECK=slow)
+    return bench.start(*asked, PATH=path, VICTIM=victim)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -116,7 +125,7 @@ def test_a_check_changes_nothing(checked: Cell, machine: Machine) -> None:
 
 def test_nothing_is_left_when_the_control_side_is_killed(bench: Bench, machine: Machine) -> None:
     before = machine.files()
-    process = start(bench, machine, SLOW_CHECK="60")
+    process = start(bench, machine, slow="60")
     wait_for(bench.slow_began.exists)
     assert len(machine.agents()) == 1
     os.kill(process.pid, signal.SIGKILL)
@@ -186,7 +195,7 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
     )
     before, standing = machine.files(), set(machine.sessions())
     victim = bench.path / "victim"
-    process = start(bench, machine, VICTIM=str(victim))
+    process = start(bench, machine, victim=str(victim))
     wait_for(machine.agents)
     victim.write_text(" ".join(str(pid) for pid in set(machine.sessions()) - standing))
     cell = told(bench, *ended(process))

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from harness import cached
 from harness.cli import main
 from harness.errors import UsageError
 from harness.providers.host import host_cell
@@ -24,7 +23,7 @@ from tests.unit.core.workbench import Bench, outcomes
         ("ssh://root@gpu-box:22", "gpu-box", ()),
         ("ssh://root@gpu-box:2222", "gpu-box-2222", ()),
         ("ssh+sudo://me@10.0.0.7", "10.0.0.7", ("sudo", "-n")),
-        ("ssh://[2001:db8::1]", "2001-db8--1", ()),
+        ("ssh://[2001:db8::1]", "2001-db8-1", ()),
     ],
 )
 def test_targets(text: str, name: str, become: tuple[str, ...]) -> None:
@@ -61,7 +60,7 @@ def test_what_is_no_target(text: str, said: str) -> None:
         (("run", "--target", "local", "--image", "debian-12"), "excludes a matrix"),
         (("plan", "default", "--target", "local"), "excludes a matrix"),
         (("run", "--target", "local", "--target", "local"), "named twice"),
-        (("run", "--target", "ssh:/box"), "is no target"),
+        (("run", "--target", "ssh:/box"), "names no host"),
         (("sabotage", "--target", "local"), "is not broken on purpose"),
     ],
 )
@@ -81,7 +80,7 @@ def test_a_run_takes_targets_and_lets_go_nothing_of_the_cache(bench: Bench) -> N
     process = bench.start(
         *("run", "--provider", "host", "--target", "local", "--checks", str(bench.checks)),
         *("-k", "kernel or ping"),
-        **{cached.VARIABLE: "0"},
+        AIRLOCK_CACHE_GB="0",
     )
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -89,7 +88,7 @@ def test_a_run_takes_targets_and_lets_go_nothing_of_the_cache(bench: Bench) -> N
     (cell,) = bench.report().cells
     assert (cell.verdict, cell.provider) == ("pass", "host")
     assert set(outcomes(cell).values()) == {"pass"}
-    assert bench.report().matrix == "local"
+    assert bench.report().run.matrix == "local"
 
 
 def test_the_plan_of_targets(
