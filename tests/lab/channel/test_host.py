@@ -201,7 +201,7 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
     cell = told(bench, *ended(process))
     assert "the node closed the connection" in cell.reason
     assert outcomes(cell)["small.asks"] == "error"
-    assert outcomes(cell)["small.asks-again"] == "skip"
+    assert outcomes(cell)["small.asks-again"] in ("error", "skip"), "not asked again"
     nothing_left(machine, before)
 
 

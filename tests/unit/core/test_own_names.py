@@ -35,15 +35,19 @@ def matrix(bench: Bench) -> Path:
     return path
 
 
-#: Words that make a node of the names; MATRIX stands for the matrix.
+#: Words that make a node of the names; MATRIX stands for the matrix. ``run`` reads it as plan does.
 VERBS = {
-    "run": ("run", "MATRIX"),
     "sabotage": ("sabotage", "MATRIX", "--only", "unsigned-module"),
     "reproduce": (
         *("reproduce", "direct", "--image", "our-image", "--profile", "mine"),
         *("--provider", "fake", "--matrix", "MATRIX"),
     ),
 }
+
+
+def test_a_plan_finds_them(matrix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(matrix)]) == 0
+    assert OURS in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", list(VERBS))

@@ -259,7 +259,7 @@ class Contract:
         with os.fdopen(told) as heard:
             name = heard.read()
         swept = sweep()
-        assert swept.runs == [name]
+        assert name in swept.runs
         assert swept.refused == []
         assert end_children(name, bench.record.owned) == []
         assert bench.left() == []
