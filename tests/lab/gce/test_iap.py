@@ -114,7 +114,8 @@ def test_facts_come_through_the_tunnel(ground: Ground, run: RunRecord) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     attempt.end()
     assert not key.exists()
-    assert ground.cloud.made("instances") == run.owned.instances() == []
+    assert ground.cloud.made("instances") == []
+    assert run.owned.instances() == []
 
 
 def test_another_host_key_ends_it(ground: Ground, run: RunRecord) -> None:
