@@ -37,7 +37,11 @@ _TABLE = (
         "its user may not use sudo",
         "a line in its sudoers, or log in as root",
     ),
-    (r"sudo: (?:command )?not found", "it has no sudo", "log in as root: ssh://root@HOST"),
+    (
+        r"sudo: (?:command )?not found|env: \W?sudo\W?: No such file",
+        "it has no sudo",
+        "log in as root: ssh://root@HOST",
+    ),
     (r"Could not resolve hostname (\S+?):", "it has no address ({})", "is the name right?"),
     (
         r"(Connection timed out|Connection refused|No route to host|Network is unreachable)",

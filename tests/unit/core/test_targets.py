@@ -123,7 +123,7 @@ Host key verification failed.
         ("me@box: Permission denied (publickey,password).\n", "our key (me@box, publickey"),
         ("sudo: a password is required\n", "sudo asks for a password"),
         ("me is not in the sudoers file.\n", "may not use sudo"),
-        ("sh: 1: exec: sudo: not found\n", "it has no sudo"),
+        ("env: \u2018sudo\u2019: No such file or directory\n", "it has no sudo"),
         ("ssh: connect to host box port 22: Connection timed out\n", "(Connection timed out)"),
         ("ssh: Could not resolve hostname box: Name or service not known\n", "address (box)"),
         ("client_loop: send disconnect: Broken pipe\n", "the connection ended"),
