@@ -107,7 +107,9 @@ def remove(order: Order, *, definitions: bool = False) -> Outcome:
             _uninstall(order, outcome)
             _definitions(order, found[-1], outcome, definitions)
         for kind in ("Secret", "ConfigMap"):
-            for item in order.cluster.list("v1", kind, namespace, labels=f"{MADE_BY}={order.release}"):
+            for item in order.cluster.list(
+                "v1", kind, namespace, labels=f"{MADE_BY}={order.release}"
+            ):
                 order.cluster.delete("v1", kind, item["metadata"]["name"], namespace)
                 outcome.changed = True
     _remove_namespace(order, outcome)

@@ -60,7 +60,10 @@ class Cluster:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self._pool.clear()
 
@@ -153,9 +156,9 @@ class Cluster:
         if resource is None:
             return False
         try:
-            self.ask(
-                "DELETE", resource.path(namespace, name), {"propagationPolicy": "Background"}
-            )
+            options = {"apiVersion": "v1", "kind": "DeleteOptions"}
+            options["propagationPolicy"] = "Background"
+            self.ask("DELETE", resource.path(namespace, name), options)
         except ClusterError as error:
             if error.code == 404:
                 return False
@@ -315,11 +318,8 @@ def _open(kubeconfig: Path | None, context: str) -> tuple[Any, str]:
         settings = client.Configuration()
         try:
             config.load_kube_config(file, context or None, settings, persist_config=False)
-            _, active = config.list_kube_config_contexts(file)
-            active = next(
-                (one for one in config.list_kube_config_contexts(file)[0] if one["name"] == context),
-                active,
-            )
+            contexts, active = config.list_kube_config_contexts(file)
+            active = next((one for one in contexts if one["name"] == context), active)
             namespace = active["context"].get("namespace") or "default"
         except config.ConfigException:
             if kubeconfig or context:

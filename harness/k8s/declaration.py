@@ -135,7 +135,9 @@ def read_declaration(path: Path) -> Declaration:
     """Read and check one. UsageError with the line and the nearest name."""
     text, data = read_toml(path)
     check_keys(path, text, data, [*_TABLES, *OTHERS], "")
-    made = {name: _table(path, text, name, kind, data.get(name, {})) for name, kind in _TABLES.items()}
+    made = {
+        name: _table(path, text, name, kind, data.get(name, {})) for name, kind in _TABLES.items()
+    }
     if "@" in made["network"].proxy:
         raise UsageError(
             f"{path}:{line_of(text, 'proxy', '[network]')}: proxy has a login in it, and would "

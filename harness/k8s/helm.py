@@ -287,4 +287,6 @@ def hooks_of(item: Object) -> frozenset[str]:
     """When Helm runs it (``pre-upgrade``); empty for an object that is no hook."""
     notes = (item.get("metadata") or {}).get("annotations") or {}
     text = notes.get("helm.sh/hook")
-    return frozenset(one.strip() for one in text.split(",")) if isinstance(text, str) else frozenset()
+    return (
+        frozenset(one.strip() for one in text.split(",")) if isinstance(text, str) else frozenset()
+    )

@@ -50,7 +50,11 @@ def _walk(value: Any, path: str, key: str = "") -> Iterator[tuple[Reference, str
                 yield from _walk(inner, f"{path}.{name}", str(name))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            if key in _POD_LISTS and isinstance(inner, dict) and isinstance(inner.get("image"), str):
+            if (
+                key in _POD_LISTS
+                and isinstance(inner, dict)
+                and isinstance(inner.get("image"), str)
+            ):
                 at = f"{path}[{inner.get('name', number)}]"
                 yield parse(inner["image"]), f"{at}.image", "pod"
                 rest = {name: each for name, each in inner.items() if name != "image"}

@@ -60,9 +60,9 @@ def writes(api: KubeApi, since: int) -> list[str]:
 
 
 def test_apply_twice_changes_nothing_the_second_time_and_remove_takes_all_away(
-    api: KubeApi, orders: Orders, cluster: Cluster
+    api: KubeApi, orders: Orders
 ) -> None:
-    before = {place for place in api.store.objects}
+    before = set(api.store.objects)
     first = apply(orders())
     assert (first.changed, first.revision) == (True, 1)
     assert api.find("clusterpolicies.nvidia.com", "cluster-policy")
@@ -78,15 +78,13 @@ def test_apply_twice_changes_nothing_the_second_time_and_remove_takes_all_away(
     assert policy["spec"]["driver"]["enabled"] is False
     outcome = remove(orders(), definitions=True)
     assert outcome.changed
-    left = {place for place in api.store.objects} - before
+    left = set(api.store.objects) - before
     # Definitions of sub-charts are not in Helm's record of the release.
     assert {place[0] for place in left} <= {"customresourcedefinitions.apiextensions.k8s.io"}
     assert not remove(orders()).changed
 
 
-def test_what_somebody_deleted_comes_back(
-    api: KubeApi, orders: Orders, cluster: Cluster
-) -> None:
+def test_what_somebody_deleted_comes_back(api: KubeApi, orders: Orders, cluster: Cluster) -> None:
     apply(orders())
     assert cluster.delete("apps/v1", "Deployment", "gpu-operator", NAMESPACE)
     assert apply(orders()).changed
@@ -112,9 +110,7 @@ def test_an_installation_that_was_cut_off_goes_on(
     assert not apply(orders()).changed
 
 
-def test_a_revision_that_nobody_works_on_is_taken_up(
-    api: KubeApi, orders: Orders, cluster: Cluster
-) -> None:
+def test_a_revision_that_nobody_works_on_is_taken_up(orders: Orders, cluster: Cluster) -> None:
     apply(orders())
     (last,) = revisions(cluster, RELEASE, NAMESPACE)
     pending = {"metadata": {"labels": {"status": "pending-upgrade"}}}
@@ -164,18 +160,16 @@ def test_a_cluster_that_goes_away_leaves_what_remove_can_clean(
     assert NAMESPACE not in api.names("namespaces")
 
 
-def test_who_may_not_is_told_and_nothing_is_half_applied(
-    api: KubeApi, orders: Orders
-) -> None:
+def test_who_may_not_is_told_and_nothing_is_half_applied(api: KubeApi, orders: Orders) -> None:
     api.denied = lambda _user, verb, resource, _ns: verb != "get" and resource == "namespaces"
     before = set(api.store.objects)
-    with pytest.raises(AirlockError, match="namespaces.* is forbidden") as caught:
+    with pytest.raises(AirlockError, match=r"namespaces.* is forbidden") as caught:
         apply(orders())
     assert caught.value.exit == 2
     assert set(api.store.objects) == before
 
 
-def test_one_at_a_time(api: KubeApi, orders: Orders, cluster: Cluster) -> None:
+def test_one_at_a_time(orders: Orders, cluster: Cluster) -> None:
     apply(orders())
 
     def lease(holder: str) -> None:
@@ -204,9 +198,7 @@ def test_one_at_a_time(api: KubeApi, orders: Orders, cluster: Cluster) -> None:
     assert not apply(orders()).changed
 
 
-def test_what_others_put_there_is_not_ours(
-    api: KubeApi, orders: Orders
-) -> None:
+def test_what_others_put_there_is_not_ours(api: KubeApi, orders: Orders) -> None:
     for kind, meta in (
         ("Namespace", {"name": NAMESPACE}),
         ("Secret", {"name": "regcred", "namespace": NAMESPACE}),

@@ -27,12 +27,16 @@ def test_scalars_are_what_the_api_takes_them_for(text: str, value: object) -> No
     assert load(f"a: {text}", "x") == {"a": value}
 
 
-@pytest.mark.parametrize("text", ["y", "n", "1e3", "0o17", "on", "null", "~", "1_000", ".5", "=", ""])
+@pytest.mark.parametrize(
+    "text", ["y", "n", "1e3", "0o17", "on", "null", "~", "1_000", ".5", "=", ""]
+)
 def test_texts_that_look_like_something_else_are_quoted(text: str) -> None:
     assert dump({"a": text}).strip() in (f"a: '{text}'", f'a: "{text}"')
 
 
-@given(st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.booleans(), st.lists)))
+@given(
+    st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.booleans(), st.lists))
+)
 def test_what_is_written_is_read_back(value: dict[str, object]) -> None:
     assert load_all(dump_all([value]), "x") == [value]
     assert dump(value) == dump(dict(reversed(value.items())))
