@@ -81,13 +81,12 @@ def apply(order: Order) -> Outcome:
                 found = _settled(order, outcome)
                 verb = order.helm.upgrade if found else order.helm.install
                 verb(order.target, order.chart, order.release, order.values, order.seconds)
+                outcome.revision = _deployed(order)
                 break
             except (HelmError, ClusterError) as error:
                 _after_failure(order, outcome)
                 attempt.failed(error, retry=_passes(error))
                 outcome.notes.append(f"tried again: {error.message}")
-        found = revisions(order.cluster, order.release, order.target.namespace)
-        outcome.revision = found[-1].number if found else 0
     return outcome
 
 
@@ -170,6 +169,15 @@ def _settled(order: Order, outcome: Outcome) -> list[Revision]:
         found = []
     _clear_hooks(order, found, outcome)
     return found
+
+
+def _deployed(order: Order) -> int:
+    """The number of the revision that is there now. Helm may have lost the answer to its word."""
+    found = revisions(order.cluster, order.release, order.target.namespace)
+    if not found or found[-1].status != "deployed":
+        status = found[-1].status if found else "not there"
+        raise HelmError(f"the revision is {status}: its record timed out")
+    return found[-1].number
 
 
 def _passes(error: AirlockError) -> bool:

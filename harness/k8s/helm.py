@@ -27,7 +27,7 @@ _RENDER_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 # What API servers, proxies and broken connections say in passing, as client-go words it.
 _PASSING = re.compile(
-    r"\b(429|502|503|504)\b|too many requests|service ?unavailable|server is currently unable|"
+    r"too many requests|service ?unavailable|bad gateway|gateway timeout|server is currently unable|"
     r"unable to return a response in the time|connection re(fused|set)|unexpected eof|: eof\b|"
     r"no route to host|server closed|etcdserver|broken pipe|tls handshake timeout|i/o timeout",
     re.IGNORECASE,
@@ -174,8 +174,7 @@ class Sdk:
         import helm_python
 
         self._helm: Any = helm_python
-        with helm_python.Config() as _:  # loads the library
-            pass
+        helm_python.validate_release_name("airlock")  # loads the library
         self.version = str(getattr(helm_python, "HELM_VERSION", "sdk"))
 
     def render(self, chart: Path, values: Object, release: str, namespace: str) -> list[Object]:

@@ -17,7 +17,7 @@ Object = dict[str, Any]
 _POD_LISTS = ("containers", "initContainers", "ephemeralContainers")
 #: Within a longer text: a host with a dot or a port, a path, and a tag or digest.
 _IN_TEXT = re.compile(
-    r"(?<![\w./@:-])((?:[a-z0-9][a-z0-9.-]*\.[a-z]{2,}|localhost)(?::\d+)?"
+    r"(?<![\w./@:-])((?:[a-z0-9][a-z0-9.-]*\.[a-z]{2,}|localhost|\d+(?:\.\d+){3})(?::\d+)?"
     r"(?:/[a-z0-9][a-z0-9._-]*)+(?::[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64}))(?![\w/@])"
 )
 

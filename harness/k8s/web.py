@@ -63,10 +63,8 @@ class Web:
                 continue
             if found.status in _PASSING:
                 words = f"{method} {shown(url)}: HTTP {found.status}"
-                error = WebError(words, status=found.status)
-                attempt.failed(
-                    error, retry=True, wait=retry_after(found.headers.get("retry-after"))
-                )
+                busy = WebError(words, status=found.status)
+                attempt.failed(busy, retry=True, wait=retry_after(found.headers.get("retry-after")))
                 continue
             return found
         raise AssertionError("attempts end with a return or an error")

@@ -148,8 +148,7 @@ def test_remove_goes_on_without_a_hook_that_hangs(api: KubeApi, orders: Orders) 
 def test_a_cluster_that_goes_away_leaves_what_remove_can_clean(
     api: KubeApi, orders: Orders
 ) -> None:
-    gone = {"cut": 0, "times": 1000}
-    api.fail("", "deployments", **gone)
+    api.fail("PATCH", "deployments", cut=0, times=1000)
     with pytest.raises(AirlockError) as caught:
         apply(orders(patience=Patience(0.5, first=0.01)))
     assert caught.value.exit == 3
