@@ -27,9 +27,10 @@ _RENDER_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 # What API servers, proxies and broken connections say in passing, as client-go words it.
 _PASSING = re.compile(
-    r"too many requests|service ?unavailable|bad gateway|gateway timeout|server is currently unable|"
-    r"unable to return a response in the time|connection re(fused|set)|unexpected eof|: eof\b|"
-    r"no route to host|server closed|etcdserver|broken pipe|tls handshake timeout|i/o timeout",
+    r"too many requests|service ?unavailable|bad gateway|gateway timeout|"
+    r"server is currently unable|unable to return a response in the time|"
+    r"connection re(fused|set)|unexpected eof|: eof\b|no route to host|server closed|"
+    r"etcdserver|broken pipe|tls handshake timeout|i/o timeout",
     re.IGNORECASE,
 )
 _LATE = re.compile(r"timed out|timeout|deadline exceeded", re.IGNORECASE)

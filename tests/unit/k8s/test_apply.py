@@ -125,12 +125,18 @@ def test_a_failed_hook_is_told_kept_as_evidence_and_cleaned_up(
 ) -> None:
     apply(orders())
     api.job = lambda _: "Failed"
+    containers = {"containers": [{"name": "upgrade", "image": "x"}]}
+    meta = {"name": "upgrade-crd-x7k2p", "namespace": NAMESPACE}
+    api.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": containers})
+    api.logs[(NAMESPACE, "upgrade-crd-x7k2p")] = "kubectl: error: no CRDs here\n"
     with pytest.raises(HelmError, match="upgrade-crd") as caught:
         apply(orders({"driver": {"enabled": False}}))
     assert caught.value.of_hook
     assert not caught.value.passing
     assert api.names("jobs.batch") == []
     assert (tmp_path / "capsule/events.json").is_file()
+    log = tmp_path / "capsule/logs/upgrade-crd-x7k2p.upgrade.log"
+    assert log.read_text() == "kubectl: error: no CRDs here\n"
     api.job = lambda _: "Complete"
     assert apply(orders({"driver": {"enabled": False}})).changed
 

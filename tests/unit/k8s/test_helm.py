@@ -33,9 +33,7 @@ def test_the_command_renders_what_the_library_renders(helm: Helm) -> None:
 
 @needs_helm
 @pytest.mark.slow
-def test_the_command_installs_upgrades_and_removes(
-    api: KubeApi, kubeconfig: Path, cluster: Cluster
-) -> None:
+def test_the_command_installs_upgrades_and_removes(kubeconfig: Path, cluster: Cluster) -> None:
     assert HELM
     command, target = Command(HELM), Target("default", kubeconfig)
     command.install(target, CHART, "op", {}, 120)
@@ -55,8 +53,8 @@ def test_a_helm_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     ("text", "passing", "of_hook"),
     [
         ("helm install: the server is currently unable to handle the request", True, False),
-        ("helm install: Get \"https://x\": net/http: TLS handshake timeout", True, False),
-        ("helm install: Patch \"https://x\": EOF", True, False),
+        ('helm install: Get "https://x": net/http: TLS handshake timeout', True, False),
+        ('helm install: Patch "https://x": EOF', True, False),
         ("helm upgrade: context deadline exceeded", True, False),
         ("helm upgrade: pre-upgrade hooks failed: context deadline exceeded", False, True),
         ("helm uninstall: resource Job/g/c not ready. status: InProgress", False, True),

@@ -73,6 +73,42 @@ def test_a_cluster_that_is_too_old_is_told_before(
     assert old.names("secrets") == []
 
 
+def test_who_lacks_a_right_is_told_all_of_it_and_nothing_was_changed(
+    file: Path, api: KubeApi, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forbidden = {"clusterpolicies.nvidia.com", "clusterroles.rbac.authorization.k8s.io"}
+    api.denied = lambda _user, verb, resource, _ns: verb == "create" and resource in forbidden
+    before = set(api.store.objects)
+    assert main(["k8s", "apply", str(file), "--kubeconfig", str(kubeconfig), "--no-ask"]) == 2
+    err = capsys.readouterr().err
+    assert "may not create clusterpolicies.nvidia.com, create clusterroles.rbac" in err
+    assert set(api.store.objects) == before
+
+
+def test_a_node_with_a_card_and_another_system_is_told(
+    file: Path, api: KubeApi, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text() + '[nodes]\nos = "ubuntu22.04"\n')
+    for name, image, kubelet, gpu in (
+        ("right", "Ubuntu 22.04.5 LTS", "v1.33.1", "true"),
+        ("other", "Ubuntu 24.04.3 LTS", "v1.33.1", "true"),
+        ("plain", "Amazon Linux 2023.6", "v1.33.1", ""),
+        ("late", "Ubuntu 22.04.5 LTS", "v1.29.9", "true"),
+    ):
+        labels = {"nvidia.com/gpu.present": gpu} if gpu else {}
+        info = {"osImage": image, "kubeletVersion": kubelet}
+        meta = {"name": name, "labels": labels}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"nodeInfo": info}}
+        api.put(node)
+    assert main(["k8s", "plan", str(file), "--kubeconfig", str(kubeconfig), "--no-ask"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if line.startswith("WRONG: ")] == [
+        "WRONG: node late: kubelet v1.29 is more than 3 minors behind the API server's 1.34",
+        "WRONG: node other runs Ubuntu 24.04.3 LTS; [nodes] os is ubuntu22.04",
+    ]
+    assert any(line.startswith("open: node plain runs Amazon Linux") for line in out)
+
+
 @pytest.mark.parametrize("name", load_cluster_scenarios())
 def test_scenarios_of_clusters_show_their_symptom_and_name_it(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
