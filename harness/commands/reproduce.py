@@ -82,8 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _rehearsed(scenario: ClusterScenario) -> int:
     """One of a cluster: it has no node, and needs no machine."""
-    from harness.k8s.rehearsal import rehearse
+    from harness.k8s.extra import must_be_installed
     from reports.text import plain
+
+    must_be_installed()
+    from harness.k8s.rehearsal import rehearse
 
     print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
     found = rehearse(scenario)

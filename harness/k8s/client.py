@@ -306,12 +306,12 @@ class Cluster:
 
 
 def _open(kubeconfig: Path | None, context: str) -> tuple[Any, str]:
-    try:
-        from kubernetes import client, config
-    except ImportError as error:
-        raise UsageError(
-            "the Kubernetes client is not installed", hint="pip install 'gpu-airlock[k8s]'"
-        ) from error
+    import kubernetes.client
+    import kubernetes.config
+
+    # Typed by halves; we take from it a pool of connections and a header.
+    client: Any = kubernetes.client
+    config: Any = kubernetes.config
     where = str(kubeconfig or "the kubeconfig")
     try:
         file = str(kubeconfig) if kubeconfig else None

@@ -29,23 +29,17 @@ def orders(cluster: Cluster, kubeconfig: Path, helm: Helm, tmp_path: Path) -> Or
     def order(values: dict[str, Any] | None = None, **more: Any) -> Order:
         values = values or {}
         beside = {"name": "regcred", "namespace": NAMESPACE}
-        return Order(
-            helm,
-            cluster,
-            Target(NAMESPACE, kubeconfig),
-            RELEASE,
-            **{
-                "seconds": 20,
-                "chart": CHART,
-                "chart_id": "gpu-operator-v26.7.0",
-                "values": values,
-                "rendered": helm.render(CHART, values, RELEASE, NAMESPACE),
-                "beside": [{"apiVersion": "v1", "kind": "Secret", "metadata": beside}],
-                "evidence": tmp_path / "capsule",
-                "patience": Patience(30.0, first=0.01),
-            }
-            | more,
-        )
+        given: dict[str, Any] = {
+            "seconds": 20,
+            "chart": CHART,
+            "chart_id": "gpu-operator-v26.7.0",
+            "values": values,
+            "rendered": helm.render(CHART, values, RELEASE, NAMESPACE),
+            "beside": [{"apiVersion": "v1", "kind": "Secret", "metadata": beside}],
+            "evidence": tmp_path / "capsule",
+            "patience": Patience(30.0, first=0.01),
+        }
+        return Order(helm, cluster, Target(NAMESPACE, kubeconfig), RELEASE, **(given | more))
 
     return order
 

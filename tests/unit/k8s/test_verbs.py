@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,15 @@ def test_a_node_with_a_card_and_another_system_is_told(
         "WRONG: node other runs Ubuntu 24.04.3 LTS; [nodes] os is ubuntu22.04",
     ]
     assert any(line.startswith("open: node plain runs Amazon Linux") for line in out)
+
+
+@pytest.mark.parametrize("line", ["k8s plan x.toml", "reproduce chart-503"])
+def test_without_the_extra_the_extra_is_named(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    assert main(line.split()) == 2
+    assert "gpu-airlock[k8s]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", load_cluster_scenarios())
