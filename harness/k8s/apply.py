@@ -7,6 +7,7 @@ where it is; nothing that runs is taken down to begin again.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -68,10 +69,11 @@ def apply(order: Order) -> Outcome:
     """Install or upgrade; nothing if all is as declared. HelmError, ClusterError, NotAllowed."""
     assert order.chart is not None, "an apply needs a chart"
     outcome = Outcome(_namespace(order))
-    with _alone(order):
+    with _alone(order) as was_ours:
+        found = revisions(order.cluster, order.release, order.target.namespace)
+        _no_other_works(order, found, was_ours)
         for item in order.beside:
             outcome.changed |= _put(order, item)
-        found = revisions(order.cluster, order.release, order.target.namespace)
         if _is_done(order, found):
             outcome.revision = found[-1].number
             return outcome
@@ -155,6 +157,19 @@ def _is_done(order: Order, found: list[Revision]) -> bool:
     last, wanted = found[-1], [one for one in order.rendered if not hooks_of(one)]
     same = last.chart == order.chart_id and last.values == order.values
     return same and not absent_or_other(order.cluster, wanted, order.target.namespace)
+
+
+def _no_other_works(order: Order, found: list[Revision], was_ours: bool) -> None:
+    """A revision that is pending may be one that somebody's Helm is at right now."""
+    if was_ours or order.take_over or not found or found[-1].status not in PENDING:
+        return
+    age = found[-1].age(time.time())
+    if age < order.seconds:
+        raise InfraError(
+            f"revision {found[-1].number} of {order.release} is {found[-1].status} since {age:.0f} "
+            "s, and not by us: somebody's Helm may be at it",
+            hint=f"wait {order.seconds - age:.0f} s; if it is gone for sure, say --take-over",
+        )
 
 
 def _settled(order: Order, outcome: Outcome) -> list[Revision]:

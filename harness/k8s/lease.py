@@ -21,8 +21,10 @@ _API, _KIND = "coordination.k8s.io/v1", "Lease"
 @contextmanager
 def held(
     cluster: Cluster, release: str, namespace: str, seconds: int, *, take_over: bool = False
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Nobody else's airlock works on ``release`` meanwhile; for ``seconds`` at most.
+
+    Yields whether it was taken from one who is gone: what is half done is then an airlock's.
 
     A lease of a process of this machine that is gone, and one whose time is over, is taken.
     InfraError names who holds it; ``take_over`` takes it all the same.
@@ -54,7 +56,7 @@ def held(
             raise
         raise InfraError(f"somebody else began to work on {namespace}/{release} just now") from None
     try:
-        yield
+        yield old is not None
     finally:
         _given_back(cluster, name, namespace)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,16 @@ def test_an_installation_that_was_cut_off_goes_on(
 def test_a_revision_that_nobody_works_on_is_taken_up(orders: Orders, cluster: Cluster) -> None:
     apply(orders())
     (last,) = revisions(cluster, RELEASE, NAMESPACE)
-    pending = {"metadata": {"labels": {"status": "pending-upgrade"}}}
-    cluster.merge("v1", "Secret", last.secret, pending, NAMESPACE)
+
+    def pending(since: float) -> None:
+        labels = {"status": "pending-upgrade", "modifiedAt": str(int(since))}
+        cluster.merge("v1", "Secret", last.secret, {"metadata": {"labels": labels}}, NAMESPACE)
+
+    pending(time.time())
+    with pytest.raises(InfraError, match="somebody's Helm may be at it") as caught:
+        apply(orders())
+    assert caught.value.exit == 3
+    pending(time.time() - 60)
     outcome = apply(orders())
     assert any("was pending-upgrade" in note for note in outcome.notes)
     assert [one.status for one in revisions(cluster, RELEASE, NAMESPACE)][-1] == "deployed"
