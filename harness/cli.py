@@ -27,6 +27,7 @@ VERBS = {
     "checks": "every check: severity, needs, source, and the sabotages that turn it red",
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
+    "k8s": "the GPU operator on a cluster: plan, render, apply, remove",
     "cache": "stores of built things: ls, verify, warm, gc",
     "reap": "end what dead runs left, here and on Google Cloud",
     "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",

@@ -14,6 +14,7 @@ from installers.exits import Exit
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
+    from fixtures.scenarios.clusters import ClusterScenario
     from harness.station import Station
     from harness.transports.base import Transport
     from reports import model
@@ -46,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
+    from fixtures.scenarios.clusters import load_cluster_scenarios
     from harness.errors import UsageError
     from harness.matrix import Selection, select
     from harness.providers.base import Options
@@ -53,9 +55,12 @@ def run(args: argparse.Namespace) -> int:
     from harness.run import run as run_cells
     from reports.text import plain
 
+    of_clusters = load_cluster_scenarios()
+    if args.scenario in of_clusters:
+        return _rehearsed(of_clusters[args.scenario])
     _, catalog = selection.catalog(args.matrix)
     if args.scenario is None:
-        shipped = ", ".join(sorted(catalog.scenarios))
+        shipped = ", ".join(sorted([*catalog.scenarios, *of_clusters]))
         raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
     axes = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
@@ -75,6 +80,28 @@ def run(args: argparse.Namespace) -> int:
     print(plain("\n".join(_told(scenario, cell, seen.output))))
     print(f"\nreport: {outcome.directory / 'index.html'}")
     return _exit(cell) if outcome.report.run.finished else Exit.UNKNOWN
+
+
+def _rehearsed(scenario: ClusterScenario) -> int:
+    """One of a cluster: it has no node, and needs no machine."""
+    from harness.k8s.extra import must_be_installed
+    from reports.text import plain
+
+    must_be_installed()
+    from harness.k8s.rehearsal import rehearse
+
+    print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
+    found = rehearse(scenario)
+    shown = scenario.symptom in found.seen
+    lines = [f"what a customer sees:  {scenario.symptom}"]
+    lines.append("seen here:" if shown else "NOT seen here, but:")
+    lines += [f"    {line}" for line in found.seen.splitlines()]
+    named = found.by == scenario.named_by
+    verb = "named" if scenario.expected == "named" else "dealt with"
+    lines.append(f"{verb} by {found.by}:" if named else f"NOT {verb} by {scenario.named_by}:")
+    lines += [f"    {line}" for line in found.told]
+    print(plain("\n".join(lines)))
+    return Exit.PASS if shown and named else Exit.FAIL
 
 
 @dataclass
