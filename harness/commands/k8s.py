@@ -26,4 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One of the verb's verbs; returns the exit code."""
+    from harness.k8s.extra import must_be_installed
+
+    must_be_installed()
     return int(importlib.import_module(f"harness.k8s.verbs.{args.what}").run(args))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands import selection
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="debian-12", metavar="I", help="default: debian-12")
     parser.add_argument("--profile", default="driver", metavar="P", help="default: driver")
     parser.add_argument("--provider", default="qemu", metavar="P", help="default: qemu")
+    selection.matrix_argument(parser)
     parser.add_argument(
         "--shell", action="store_true", help="give me a shell on the node when it was checked"
     )
@@ -46,7 +48,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
     from fixtures.scenarios.clusters import load_cluster_scenarios
-    from harness.catalog import load_catalog
     from harness.errors import UsageError
     from harness.matrix import Selection, select
     from harness.providers.base import Options
@@ -54,15 +55,16 @@ def run(args: argparse.Namespace) -> int:
     from harness.run import run as run_cells
     from reports.text import plain
 
-    catalog, of_clusters = load_catalog(), load_cluster_scenarios()
+    of_clusters = load_cluster_scenarios()
     if args.scenario in of_clusters:
         return _rehearsed(of_clusters[args.scenario])
+    _, catalog = selection.catalog(args.matrix)
     if args.scenario is None:
         shipped = ", ".join(sorted([*catalog.scenarios, *of_clusters]))
         raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
-    selection = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
-    cells = select([], selection, catalog)
+    axes = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
+    cells = select([], axes, catalog)
     seen = _Visit(args.shell)
     print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
     outcome = run_cells(
@@ -82,8 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _rehearsed(scenario: ClusterScenario) -> int:
     """One of a cluster: it has no node, and needs no machine."""
-    from harness.k8s.rehearsal import rehearse
+    from harness.k8s.extra import must_be_installed
     from reports.text import plain
+
+    must_be_installed()
+    from harness.k8s.rehearsal import rehearse
 
     print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
     found = rehearse(scenario)

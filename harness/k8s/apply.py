@@ -7,6 +7,7 @@ where it is; nothing that runs is taken down to begin again.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -71,10 +72,11 @@ def apply(order: Order) -> Outcome:
     """Install or upgrade; nothing if all is as declared. HelmError, ClusterError, NotAllowed."""
     assert order.chart is not None, "an apply needs a chart"
     outcome = Outcome(_namespace(order))
-    with _alone(order):
+    with _alone(order) as was_ours:
+        found = revisions(order.cluster, order.release, order.target.namespace)
+        _no_other_works(order, found, was_ours)
         for item in order.beside:
             outcome.changed |= _put(order, item)
-        found = revisions(order.cluster, order.release, order.target.namespace)
         if _is_done(order, found):
             outcome.revision = found[-1].number
             _roll_out(order, outcome)
@@ -85,13 +87,12 @@ def apply(order: Order) -> Outcome:
                 found = _settled(order, outcome)
                 verb = order.helm.upgrade if found else order.helm.install
                 verb(order.target, order.chart, order.release, order.values, order.seconds)
+                outcome.revision = _deployed(order)
                 break
             except (HelmError, ClusterError) as error:
                 _after_failure(order, outcome)
                 attempt.failed(error, retry=_passes(error))
                 outcome.notes.append(f"tried again: {error.message}")
-        found = revisions(order.cluster, order.release, order.target.namespace)
-        outcome.revision = found[-1].number if found else 0
         _roll_out(order, outcome)
     return outcome
 
@@ -118,7 +119,9 @@ def remove(order: Order, *, definitions: bool = False) -> Outcome:
             _uninstall(order, outcome)
             _definitions(order, found[-1], outcome, definitions)
         for kind in ("Secret", "ConfigMap"):
-            for item in order.cluster.list("v1", kind, namespace, labels=f"{MADE_BY}={order.release}"):
+            for item in order.cluster.list(
+                "v1", kind, namespace, labels=f"{MADE_BY}={order.release}"
+            ):
                 order.cluster.delete("v1", kind, item["metadata"]["name"], namespace)
                 outcome.changed = True
     _remove_namespace(order, outcome)
@@ -170,6 +173,19 @@ def _is_done(order: Order, found: list[Revision]) -> bool:
     return same and not absent_or_other(order.cluster, wanted, order.target.namespace)
 
 
+def _no_other_works(order: Order, found: list[Revision], was_ours: bool) -> None:
+    """A revision that is pending may be one that somebody's Helm is at right now."""
+    if was_ours or order.take_over or not found or found[-1].status not in PENDING:
+        return
+    age = found[-1].age(time.time())
+    if age < order.seconds:
+        raise InfraError(
+            f"revision {found[-1].number} of {order.release} is {found[-1].status} since {age:.0f} "
+            "s, and not by us: somebody's Helm may be at it",
+            hint=f"wait {order.seconds - age:.0f} s; if it is gone for sure, say --take-over",
+        )
+
+
 def _settled(order: Order, outcome: Outcome) -> list[Revision]:
     """The revisions, after what an earlier run left half done was put right."""
     found = revisions(order.cluster, order.release, order.target.namespace)
@@ -182,6 +198,15 @@ def _settled(order: Order, outcome: Outcome) -> list[Revision]:
         found = []
     _clear_hooks(order, found, outcome)
     return found
+
+
+def _deployed(order: Order) -> int:
+    """The number of the revision that is there now. Helm may have lost the answer to its word."""
+    found = revisions(order.cluster, order.release, order.target.namespace)
+    if not found or found[-1].status != "deployed":
+        status = found[-1].status if found else "not there"
+        raise HelmError(f"the revision is {status}: its record timed out")
+    return found[-1].number
 
 
 def _passes(error: AirlockError) -> bool:

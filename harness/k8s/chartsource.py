@@ -1,4 +1,4 @@
-"""Where a chart comes from: a path, an OCI registry, or an HTTP repository; with a login or none."""
+"""Where a chart comes from: a path, an OCI registry or an HTTP repository, with a login or none."""
 
 from __future__ import annotations
 

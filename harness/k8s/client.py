@@ -21,6 +21,7 @@ Object = dict[str, Any]
 #: Who our fields belong to, in every object's managedFields.
 MANAGER = "airlock"
 _SECONDS = 30.0
+_BUSY = (429, 500, 502, 503, 504)
 _PAGE = 500
 
 
@@ -60,7 +61,10 @@ class Cluster:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self._pool.clear()
 
@@ -126,15 +130,15 @@ class Cluster:
                 return found
             query["continue"] = more
 
-    def apply(self, item: Object, *, force: bool = False) -> Object:
-        """Server-side apply: our fields are as in ``item``, those of others stay.
+    def apply(self, item: Object, *, force: bool = False, manager: str = MANAGER) -> Object:
+        """Server-side apply: the fields of ``manager`` are as in ``item``, those of others stay.
 
         ``force`` takes fields over that another manager has set; without it that is a ClusterError
         of code 409 that names the manager.
         """
         meta = item["metadata"]
         resource = self._served(item)
-        query = {"fieldManager": MANAGER, "force": str(force).lower()}
+        query = {"fieldManager": manager, "force": str(force).lower()}
         path = resource.path(meta.get("namespace", ""), meta["name"])
         return self.ask("PATCH", path, item, query, "application/apply-patch+yaml")
 
@@ -153,9 +157,9 @@ class Cluster:
         if resource is None:
             return False
         try:
-            self.ask(
-                "DELETE", resource.path(namespace, name), {"propagationPolicy": "Background"}
-            )
+            options = {"apiVersion": "v1", "kind": "DeleteOptions"}
+            options["propagationPolicy"] = "Background"
+            self.ask("DELETE", resource.path(namespace, name), options)
         except ClusterError as error:
             if error.code == 404:
                 return False
@@ -258,10 +262,9 @@ class Cluster:
                 continue
             if found.status < 400:
                 return bytes(found.data)
-            error = _refused(found.status, _document(found.data), what, self.host)
-            passing = found.status in (429, 500, 502, 503, 504)
+            refusal = _refused(found.status, _document(found.data), what, self.host)
             wait = retry_after(found.headers.get("Retry-After"))
-            attempt.failed(error, retry=passing, wait=wait)
+            attempt.failed(refusal, retry=found.status in _BUSY, wait=wait)
         raise AssertionError("attempts end with a return or an error")
 
     def _lines(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[bytes]:
@@ -280,8 +283,8 @@ class Cluster:
                 )
                 if found.status >= 400:
                     document = _document(found.read())
-                    error = _refused(found.status, document, f"watching {path}", self.host)
-                    attempt.failed(error, retry=found.status in (429, 500, 502, 503, 504))
+                    refusal = _refused(found.status, document, f"watching {path}", self.host)
+                    attempt.failed(refusal, retry=found.status in _BUSY)
                     continue
                 rest = b""
                 for piece in found.stream(1 << 16):
@@ -303,23 +306,20 @@ class Cluster:
 
 
 def _open(kubeconfig: Path | None, context: str) -> tuple[Any, str]:
-    try:
-        from kubernetes import client, config
-    except ImportError as error:
-        raise UsageError(
-            "the Kubernetes client is not installed", hint="pip install 'gpu-airlock[k8s]'"
-        ) from error
+    import kubernetes.client
+    import kubernetes.config
+
+    # Typed by halves; we take from it a pool of connections and a header.
+    client: Any = kubernetes.client
+    config: Any = kubernetes.config
     where = str(kubeconfig or "the kubeconfig")
     try:
         file = str(kubeconfig) if kubeconfig else None
         settings = client.Configuration()
         try:
             config.load_kube_config(file, context or None, settings, persist_config=False)
-            _, active = config.list_kube_config_contexts(file)
-            active = next(
-                (one for one in config.list_kube_config_contexts(file)[0] if one["name"] == context),
-                active,
-            )
+            contexts, active = config.list_kube_config_contexts(file)
+            active = next((one for one in contexts if one["name"] == context), active)
             namespace = active["context"].get("namespace") or "default"
         except config.ConfigException:
             if kubeconfig or context:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_TERM = re.compile(r"(=|==|!=|>|<|>=|=>|<=|=<|~|~>|\^)?\s*v?([\dxX*]+(?:\.[\dxX*]+){0,2})(-[\w.-]+)?(\+\S+)?")
+_TERM = re.compile(
+    r"(=|==|!=|>|<|>=|=>|<=|=<|~|~>|\^)?\s*v?([\dxX*]+(?:\.[\dxX*]+){0,2})(-[\w.-]+)?(\+\S+)?"
+)
 _HYPHEN = re.compile(r"(\S+)\s+-\s+(\S+)")
 Version = tuple[int, int, int]
 

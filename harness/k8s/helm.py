@@ -27,9 +27,10 @@ _RENDER_SECONDS = 60.0
 _SLACK_SECONDS = 60.0
 # What API servers, proxies and broken connections say in passing, as client-go words it.
 _PASSING = re.compile(
-    r"\b(429|502|503|504)\b|too many requests|service ?unavailable|server is currently unable|"
-    r"unable to return a response in the time|connection re(fused|set)|unexpected eof|: eof\b|"
-    r"no route to host|server closed|etcdserver|broken pipe|tls handshake timeout|i/o timeout",
+    r"too many requests|service ?unavailable|bad gateway|gateway timeout|"
+    r"server is currently unable|unable to return a response in the time|"
+    r"connection re(fused|set)|unexpected eof|: eof\b|no route to host|server closed|"
+    r"etcdserver|broken pipe|tls handshake timeout|i/o timeout",
     re.IGNORECASE,
 )
 _LATE = re.compile(r"timed out|timeout|deadline exceeded", re.IGNORECASE)
@@ -174,8 +175,7 @@ class Sdk:
         import helm_python
 
         self._helm: Any = helm_python
-        with helm_python.Config() as _:  # loads the library
-            pass
+        helm_python.validate_release_name("airlock")  # loads the library
         self.version = str(getattr(helm_python, "HELM_VERSION", "sdk"))
 
     def render(self, chart: Path, values: Object, release: str, namespace: str) -> list[Object]:
@@ -287,4 +287,6 @@ def hooks_of(item: Object) -> frozenset[str]:
     """When Helm runs it (``pre-upgrade``); empty for an object that is no hook."""
     notes = (item.get("metadata") or {}).get("annotations") or {}
     text = notes.get("helm.sh/hook")
-    return frozenset(one.strip() for one in text.split(",")) if isinstance(text, str) else frozenset()
+    return (
+        frozenset(one.strip() for one in text.split(",")) if isinstance(text, str) else frozenset()
+    )

@@ -17,7 +17,7 @@ Object = dict[str, Any]
 _POD_LISTS = ("containers", "initContainers", "ephemeralContainers")
 #: Within a longer text: a host with a dot or a port, a path, and a tag or digest.
 _IN_TEXT = re.compile(
-    r"(?<![\w./@:-])((?:[a-z0-9][a-z0-9.-]*\.[a-z]{2,}|localhost)(?::\d+)?"
+    r"(?<![\w./@:-])((?:[a-z0-9][a-z0-9.-]*\.[a-z]{2,}|localhost|\d+(?:\.\d+){3})(?::\d+)?"
     r"(?:/[a-z0-9][a-z0-9._-]*)+(?::[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64}))(?![\w/@])"
 )
 
@@ -50,7 +50,11 @@ def _walk(value: Any, path: str, key: str = "") -> Iterator[tuple[Reference, str
                 yield from _walk(inner, f"{path}.{name}", str(name))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            if key in _POD_LISTS and isinstance(inner, dict) and isinstance(inner.get("image"), str):
+            if (
+                key in _POD_LISTS
+                and isinstance(inner, dict)
+                and isinstance(inner.get("image"), str)
+            ):
                 at = f"{path}[{inner.get('name', number)}]"
                 yield parse(inner["image"]), f"{at}.image", "pod"
                 rest = {name: each for name, each in inner.items() if name != "image"}

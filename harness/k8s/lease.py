@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from harness.errors import InfraError
 from harness.k8s.client import Cluster, Object
 from harness.k8s.errors import ClusterError, NotAllowed
+from harness.k8s.retry import Patience
 from harness.state import started_at
 
 _API, _KIND = "coordination.k8s.io/v1", "Lease"
@@ -19,8 +21,10 @@ _API, _KIND = "coordination.k8s.io/v1", "Lease"
 @contextmanager
 def held(
     cluster: Cluster, release: str, namespace: str, seconds: int, *, take_over: bool = False
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Nobody else's airlock works on ``release`` meanwhile; for ``seconds`` at most.
+
+    Yields whether it was taken from one who is gone: what is half done is then an airlock's.
 
     A lease of a process of this machine that is gone, and one whose time is over, is taken.
     InfraError names who holds it; ``take_over`` takes it all the same.
@@ -43,17 +47,29 @@ def held(
         "leaseDurationSeconds": seconds,
     }
     meta = {"name": name, "namespace": namespace}
-    cluster.apply({"apiVersion": _API, "kind": _KIND, "metadata": meta, "spec": spec})
-    mine = cluster.get(_API, _KIND, name, namespace)
-    if mine is None or mine["spec"].get("holderIdentity") != _me():
-        raise InfraError(f"somebody else began to work on {namespace}/{release} just now")
+    lease = {"apiVersion": _API, "kind": _KIND, "metadata": meta, "spec": spec}
     try:
-        yield
+        # Of two who come at once, the second may not change what the first has said.
+        cluster.apply(lease, manager=f"airlock-{_me()}"[:128])
+    except ClusterError as error:
+        if error.code != 409:
+            raise
+        raise InfraError(f"somebody else began to work on {namespace}/{release} just now") from None
+    try:
+        yield old is not None
     finally:
-        # The cluster may be gone; the lease ends by itself, and our next run knows its own.
-        with suppress(ClusterError, NotAllowed):
-            cluster.patience.seconds = min(cluster.patience.seconds, 5.0)
-            cluster.delete(_API, _KIND, name, namespace)
+        _given_back(cluster, name, namespace)
+
+
+def _given_back(cluster: Cluster, name: str, namespace: str) -> None:
+    """The cluster may be gone; the lease ends by itself, and our next run knows its own."""
+    patience, cluster.patience = cluster.patience, Patience(5.0)
+    try:
+        cluster.delete(_API, _KIND, name, namespace)
+    except (ClusterError, NotAllowed) as error:
+        print(f"airlock: Lease {namespace}/{name} is left over: {error.message}", file=sys.stderr)
+    finally:
+        cluster.patience = patience
 
 
 def _me() -> str:

@@ -12,6 +12,7 @@ from harness.k8s.chartsource import fetch_chart, registry_of
 from harness.k8s.client import Cluster
 from harness.k8s.declaration import Declaration
 from harness.k8s.helm import Helm
+from harness.k8s.nodes import compare
 from harness.k8s.proof import Proof, prove
 from harness.k8s.values import Made, leaves, make_values
 from harness.k8s.web import Web
@@ -54,6 +55,10 @@ def make_plan(wanted: Declaration, helm: Helm, *, cluster: Cluster | None, ask: 
     version = cluster.version() if cluster else None
     registry = registry_of(wanted, web) if ask else None
     proof = prove(rendered, chart, wanted, registry, version)
+    if cluster:
+        wrong, unsure = compare(cluster, wanted.nodes.os)
+        proof.wrong += wrong
+        proof.open += unsure
     return Plan(wanted, chart, made, rendered, proof, helm.version)
 
 

@@ -121,7 +121,7 @@ def _plain(node: Any) -> Any:
     """The value of a node. What cannot be built is its text."""
     try:
         loader = yaml.SafeLoader("")
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     except yaml.YAMLError:
         return str(node.value)
 

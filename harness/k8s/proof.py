@@ -77,9 +77,8 @@ def _without_secret(objects: Iterable[Object], names: set[str]) -> list[str]:
 
 def _pullers(value: Any, path: str) -> Iterable[tuple[str, Object]]:
     if isinstance(value, dict):
-        if isinstance(value.get("containers"), list):
-            yield path, value
-        elif "repository" in value and value.get("image") and "imagePullSecrets" in value:
+        part = "repository" in value and value.get("image") and "imagePullSecrets" in value
+        if part or isinstance(value.get("containers"), list):
             yield path, value
         for key, inner in value.items():
             yield from _pullers(inner, f"{path}.{key}")

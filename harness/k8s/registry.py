@@ -95,7 +95,9 @@ class Registry:
         url = f"https://{_api(host)}/v2/{_library(reference, path)}"
         key = (host, reference.path)
         token = self._tokens.get(key)
-        found = self.web.ask(method, url, headers | ({"Authorization": token} if token else {}), most)
+        found = self.web.ask(
+            method, url, headers | ({"Authorization": token} if token else {}), most
+        )
         if found.status != 401:
             return found
         token = self._token(found.headers.get("www-authenticate", ""), reference)
@@ -140,7 +142,9 @@ def logins_of(text: str, where: str) -> dict[str, str]:
         entries: dict[str, Any] = json.loads(text).get("auths", {})
         found = {}
         for place, entry in entries.items():
-            bare = re.sub(r"^https?://", "", place).rstrip("/").removesuffix("/v1").removesuffix("/v2")
+            bare = (
+                re.sub(r"^https?://", "", place).rstrip("/").removesuffix("/v1").removesuffix("/v2")
+            )
             bare = DEFAULT_REGISTRY if bare == "index.docker.io" else bare
             if entry.get("auth"):
                 found[bare] = base64.b64decode(entry["auth"]).decode()
@@ -155,7 +159,9 @@ def _let_in(found: Answer, text: str) -> None:
     if found.status in (401, 403):
         raise UsageError(f"oci://{text}: HTTP {found.status}", hint="no login, or not this one")
     if found.status == 404:
-        raise UsageError(f"oci://{text}: the registry does not have it", hint="is the version right?")
+        raise UsageError(
+            f"oci://{text}: the registry does not have it", hint="is the version right?"
+        )
     if found.status >= 300:
         raise WebError(f"oci://{text}: HTTP {found.status}", status=found.status)
 

@@ -119,10 +119,11 @@ def _hook(helm: Helm, directory: Path) -> Rehearsed:
         apply(_order(helm, cluster, target))
         api.job = lambda _: ""
         seen = ""
-        for act in (
+        acts: list[Callable[[], None]] = [
             lambda: helm.uninstall(target, _SPACE, 2),
             lambda: helm.install(target, CHART, _SPACE, {}, 2),
-        ):
+        ]
+        for act in acts:
             try:
                 act()
             except HelmError as error:
@@ -153,7 +154,7 @@ def _cluster(directory: Path) -> Iterator[tuple[KubeApi, Cluster, Target]]:
 def _order(helm: Helm, cluster: Cluster, target: Target, **more: Any) -> Order:
     rendered = helm.render(CHART, {}, _SPACE, _SPACE)
     patience = Patience(60.0, first=0.05)
-    given = {"chart": CHART, "seconds": _QUICK} | more
+    given: dict[str, Any] = {"chart": CHART, "seconds": _QUICK} | more
     name = "gpu-operator-v26.7.0"
     return Order(
         helm, cluster, target, _SPACE, chart_id=name, rendered=rendered, patience=patience, **given

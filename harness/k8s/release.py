@@ -18,12 +18,20 @@ PENDING = ("pending-install", "pending-upgrade", "pending-rollback")
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision of a release. ``status`` is Helm's word; ``document`` the whole of it."""
+    """One revision of a release. ``status`` is Helm's word; ``document`` the whole of it.
+
+    ``changed``: when Helm wrote it last, in seconds since 1970; 0 if it does not say.
+    """
 
     secret: str
     number: int
     status: str
     document: Object
+    changed: float = 0.0
+
+    def age(self, now: float) -> float:
+        """Seconds since Helm wrote it last; ``now`` in seconds since 1970."""
+        return now - self.changed
 
     @property
     def chart(self) -> str:
@@ -65,7 +73,9 @@ def _revision(secret: Object) -> Revision:
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise ClusterError(f"Secret {meta['name']}: is no release of Helm: {error}") from error
     number = int(labels.get("version", 0))
-    return Revision(meta["name"], number, labels.get("status", ""), document)
+    stamp = str(labels.get("modifiedAt") or labels.get("createdAt") or "")
+    changed = float(stamp) if stamp.isdigit() else 0.0
+    return Revision(meta["name"], number, labels.get("status", ""), document, changed)
 
 
 def mark_failed(cluster: Cluster, revision: Revision, namespace: str) -> None:

@@ -26,10 +26,10 @@ def roll_out(cluster: Cluster, namespace: str, slicing: Slicing) -> list[str]:
         if not labels.items() <= node["labels"].items():
             cluster.apply(_node(name, labels), force=True)
             done.append(f"node {name}: {NODE_LABEL}={labels[NODE_LABEL]}")
-    there = (facts["config_maps"] or {}).get(slicing.name)
-    for app in READERS if there else ():
+    changed = (facts["config_maps"] or {}).get(slicing.name, {}).get("changed", "")
+    for app in READERS:
         pods = [pod for pod in facts["pods"] or [] if pod["app"] == app]
-        if any(str(pod["started"]) < there["changed"] for pod in pods):
+        if any(str(pod["started"]) < changed for pod in pods):
             cluster.apply(_restarted(app, namespace), force=True)
             done.append(f"daemonset {app}: restarted, it was older than {slicing.name}")
     return done

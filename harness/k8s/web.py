@@ -40,7 +40,7 @@ class Answer:
 class Web:
     """Asks through ``HTTPS_PROXY`` and ``NO_PROXY`` of the environment.
 
-    ``ca``: a PEM bundle instead of the system's; ``proxy``: this one, whatever the environment says.
+    ``ca``: a PEM bundle instead of the system's; ``proxy``: this one, and not the environment's.
     """
 
     ca: Path | None = None
@@ -63,8 +63,8 @@ class Web:
                 continue
             if found.status in _PASSING:
                 words = f"{method} {shown(url)}: HTTP {found.status}"
-                error = WebError(words, status=found.status)
-                attempt.failed(error, retry=True, wait=retry_after(found.headers.get("retry-after")))
+                busy = WebError(words, status=found.status)
+                attempt.failed(busy, retry=True, wait=retry_after(found.headers.get("retry-after")))
                 continue
             return found
         raise AssertionError("attempts end with a return or an error")
@@ -130,7 +130,9 @@ def _manager(proxy: str, kept: dict[str, Any]) -> Any:
 
     parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     if parts.username:
-        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        login = (
+            f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        )
         kept["proxy_headers"] = {"proxy-authorization": basic(login)}
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return urllib3.ProxyManager(f"{parts.scheme}://{host}:{parts.port or 3128}", **kept)

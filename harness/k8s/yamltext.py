@@ -90,7 +90,7 @@ def _dumper() -> Any:
     class Dumper(base):  # type: ignore[misc]
         """Quotes what any of the two would take for something else; knows no anchors."""
 
-        def ignore_aliases(self, data: Any) -> bool:
+        def ignore_aliases(self, _data: Any) -> bool:
             return True
 
     Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, _SIGNS)

@@ -12,6 +12,7 @@ from harness.k8s.apply import Order, Outcome, apply
 from harness.k8s.declaration import read_declaration
 from harness.k8s.helm import Target, find_helm
 from harness.k8s.plan import make_plan
+from harness.k8s.rights import must_be_allowed
 from harness.k8s.verbs.common import ask_option, cluster_of, cluster_options, declaration, judged
 from installers.exits import Exit
 
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             for line in [*plan.proof.wrong, *plan.proof.open]:
                 print(f"    {line}", file=sys.stderr)
             return code
+        must_be_allowed(cluster, plan.rendered, plan.chart.definitions, wanted.operator.namespace)
         order = Order(
             helm,
             cluster,

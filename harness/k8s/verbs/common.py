@@ -30,9 +30,7 @@ def ask_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cluster_of(
-    args: argparse.Namespace, *, needed: bool
-) -> AbstractContextManager[Cluster | None]:
+def cluster_of(args: argparse.Namespace, *, needed: bool) -> AbstractContextManager[Cluster | None]:
     """The cluster; None where none was named and none is needed."""
     if needed or args.kubeconfig or args.context:
         return Cluster(args.kubeconfig, args.context)

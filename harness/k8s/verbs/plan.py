@@ -25,5 +25,7 @@ def run(args: argparse.Namespace) -> int:
     ask = bool(wanted.registry.to) and not args.no_ask
     with cluster_of(args, needed=False) as cluster:
         plan = make_plan(wanted, find_helm(), cluster=cluster, ask=ask)
-    print(json.dumps(summary(plan), indent=1, sort_keys=True) if args.json else "\n".join(told(plan)))
+    print(
+        json.dumps(summary(plan), indent=1, sort_keys=True) if args.json else "\n".join(told(plan))
+    )
     return judged(plan)

@@ -67,7 +67,7 @@ def test_fields_of_others_are_not_taken_over_silently(cluster: Cluster, api: Kub
     kind = api.store.find("", "v1", "configmaps")
     assert kind is not None
     api.store.apply(kind, "default", "a", config_map("a", k="theirs"), "helm", False)
-    with pytest.raises(ClusterError, match='conflict with "helm": .data.k') as caught:
+    with pytest.raises(ClusterError, match=r'conflict with "helm": \.data\.k') as caught:
         cluster.apply(config_map("a", k="ours"))
     assert caught.value.code == 409
     assert cluster.apply(config_map("a", k="ours"), force=True)["data"] == {"k": "ours"}
@@ -86,9 +86,7 @@ def test_an_answer_that_got_lost_does_no_harm(cluster: Cluster, api: KubeApi) ->
     assert api.names("configmaps") == ["a"]
 
 
-def test_a_cluster_that_is_gone_is_an_error_of_the_lab(
-    kubeconfig: Path, api: KubeApi
-) -> None:
+def test_a_cluster_that_is_gone_is_an_error_of_the_lab(kubeconfig: Path, api: KubeApi) -> None:
     pytest.importorskip("kubernetes")
     with Cluster(kubeconfig, patience=Patience(0.05, first=0.01)) as cluster:
         cluster.version()

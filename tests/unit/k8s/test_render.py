@@ -89,8 +89,10 @@ def test_rendering_twice_gives_the_same_bytes(helm: Helm, declared: Declare) -> 
 def test_names_are_short_and_the_same_on_every_run() -> None:
     assert release_name("gpu-operator") == "gpu-operator"
     long = "MyCompany-Prod-EKS-Cluster-HelmChart-GpuOperator-7F2A"
-    assert release_name(long) == release_name(long) == "mycompany-prod-eks-cl-" + (
-        release_name(long)[-6:]
+    assert (
+        release_name(long)
+        == release_name(long)
+        == "mycompany-prod-eks-cl-" + (release_name(long)[-6:])
     )
     assert len(release_name(long)) <= 28
     assert release_name(long) != release_name(long + "B")
@@ -145,9 +147,7 @@ def test_a_signed_driver_of_the_node_takes_the_containers_place(
     assert policy["spec"]["driver"]["enabled"] is False
 
 
-def test_ca_and_sources_become_config_maps(
-    helm: Helm, declared: Declare, tmp_path: Path
-) -> None:
+def test_ca_and_sources_become_config_maps(helm: Helm, declared: Declare, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     (tmp_path / "corp.list").write_text("deb [trusted=no] https://mirror.corp.example x main\n")
     more = '[nodes]\nos = "ubuntu22.04"\n[network]\nca = "ca.pem"\n'

@@ -134,7 +134,7 @@ def test_images_are_asked_for_with_a_token(registry: OciRegistry, web: Web) -> N
     ]
 
 
-def test_who_cannot_be_asked_is_unknown_and_not_missing(tmp_path: Path, web: Web) -> None:
+def test_who_cannot_be_asked_is_unknown_and_not_missing() -> None:
     stranger = Registry(Web(None, Patience(0.05, first=0.01)))
     with OciRegistry() as other:
         found = stranger.has(parse(f"{other.host}/a/b:1"))
