@@ -260,6 +260,20 @@ def _cards(name: str, needs: str, key: str = "gpu") -> Requirement:
     return Requirement(name, needs, why_not)
 
 
+def _cluster_why_not(node: Node) -> str:
+    return "" if "cluster" in node.facts else "does not apply: this is a node, and no cluster"
+
+
+def _slicing_why_not(node: Node) -> str:
+    """Where slicing was declared, or where the cluster is configured to do it."""
+    if "cluster" not in node.facts:
+        return _cluster_why_not(node)
+    policies = node.facts["cluster"].get("policies") or []
+    plugins = [policy["spec"].get("devicePlugin") or {} for policy in policies]
+    wanted = node.expect.get("slicing") or any(plugin.get("config") for plugin in plugins)
+    return "" if wanted else "does not apply: nobody asked for time-slicing"
+
+
 def _ledger_why_not(node: Node) -> str:
     return "" if node.ledger else "does not apply: nothing recorded this node's traffic"
 
@@ -297,5 +311,7 @@ cuda = _cards("cuda", "a GPU or the CUDA toolkit", "cuda")
 frameworks = _cards("frameworks", "a GPU and a framework")
 containers = _cards("containers", "a GPU or a container runtime for GPUs", "container_runtime")
 own_proxy = Requirement("own-proxy", "our installer of the proxy", _own_proxy_why_not)
+cluster = Requirement("cluster", "a Kubernetes cluster", _cluster_why_not)
+slicing = Requirement("slicing", "a cluster that shares its cards by time", _slicing_why_not)
 ledger = Requirement("ledger", "a recorded network", _ledger_why_not)
 build_ledger = Requirement("build-ledger", "a recorded image build", _build_why_not)

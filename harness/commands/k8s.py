@@ -10,6 +10,8 @@ WHATS = {
     "plan": "what would be deployed, and everything that is wrong with it; changes nothing",
     "render": "values and objects as files, the same bytes on every run",
     "apply": "install or upgrade; goes on where it was cut off; the second time changes nothing",
+    "check": "conformance of the cluster, with a report as for nodes; changes nothing",
+    "lint": "what the device plugin will make of a configuration of time-slicing",
     "remove": "take away what apply made, however far it came",
 }
 

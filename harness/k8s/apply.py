@@ -23,6 +23,8 @@ from harness.k8s.lease import held
 from harness.k8s.live import absent_or_other
 from harness.k8s.release import PENDING, Revision, forget, mark_failed, revisions
 from harness.k8s.retry import Patience
+from harness.k8s.rollout import roll_out, take_back
+from harness.k8s.slicing import Slicing
 from harness.k8s.yamltext import load_all
 
 Object = dict[str, Any]
@@ -38,7 +40,7 @@ class Order:
     """One release on one cluster. ``seconds``: how long Helm may take, hooks with it.
 
     ``beside``: objects that must be there before (pull secrets, CAs). ``evidence``: where events
-    and logs go when something fails.
+    and logs go when something fails. ``slicing``: how cards are shared, rolled out at the end.
     """
 
     helm: Helm
@@ -54,6 +56,7 @@ class Order:
     evidence: Path | None = None
     patience: Patience = field(default_factory=lambda: Patience(600.0))
     take_over: bool = False
+    slicing: Slicing | None = None
 
 
 @dataclass
@@ -76,6 +79,7 @@ def apply(order: Order) -> Outcome:
             outcome.changed |= _put(order, item)
         if _is_done(order, found):
             outcome.revision = found[-1].number
+            _roll_out(order, outcome)
             return outcome
         outcome.changed = True
         for attempt in order.patience.attempts():
@@ -89,7 +93,14 @@ def apply(order: Order) -> Outcome:
                 _after_failure(order, outcome)
                 attempt.failed(error, retry=_passes(error))
                 outcome.notes.append(f"tried again: {error.message}")
+        _roll_out(order, outcome)
     return outcome
+
+
+def _roll_out(order: Order, outcome: Outcome) -> None:
+    done = roll_out(order.cluster, order.target.namespace, order.slicing) if order.slicing else []
+    outcome.changed |= bool(done)
+    outcome.notes += done
 
 
 def remove(order: Order, *, definitions: bool = False) -> Outcome:
@@ -114,6 +125,9 @@ def remove(order: Order, *, definitions: bool = False) -> Outcome:
                 order.cluster.delete("v1", kind, item["metadata"]["name"], namespace)
                 outcome.changed = True
     _remove_namespace(order, outcome)
+    labels = take_back(order.cluster)
+    outcome.changed |= bool(labels)
+    outcome.notes += labels
     return outcome
 
 

@@ -30,6 +30,17 @@
     secure-boot = true
     host-driver = true              # signed and installed by the node's own installers
 
+    [slicing]                       # see harness.k8s.slicing
+    default = "four"
+
+    [[slicing.group]]
+    name = "four"
+    resources = ["nvidia.com/gpu"]
+    replicas = 4
+    rename = false
+    fail-requests-greater-than-one = true
+    nodes = { "pool" = "inference" }
+
 Paths are relative to the file.
 """
 
@@ -44,6 +55,7 @@ from typing import Any
 from harness.catalog import check_keys, line_of, read_toml
 from harness.errors import UsageError
 from harness.k8s.objectnames import release_name
+from harness.k8s.slicing import Slicing, read_slicing
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ class Declaration:
     registry: Registry
     network: Network
     nodes: Nodes
+    slicing: Slicing | None = None
 
     @property
     def release(self) -> str:
@@ -127,14 +140,12 @@ _TABLES: dict[str, type] = {
     "network": Network,
     "nodes": Nodes,
 }
-#: Tables of this file that other verbs read.
-OTHERS = ("slicing",)
 
 
 def read_declaration(path: Path) -> Declaration:
     """Read and check one. UsageError with the line and the nearest name."""
     text, data = read_toml(path)
-    check_keys(path, text, data, [*_TABLES, *OTHERS], "")
+    check_keys(path, text, data, [*_TABLES, "slicing"], "")
     made = {
         name: _table(path, text, name, kind, data.get(name, {})) for name, kind in _TABLES.items()
     }
@@ -144,7 +155,8 @@ def read_declaration(path: Path) -> Declaration:
             "stand in the cluster for all to read",
             hint="let the node network's addresses through at the proxy without one",
         )
-    return Declaration(path, **made)
+    slicing = read_slicing(data["slicing"], str(path)) if "slicing" in data else None
+    return Declaration(path, **made, slicing=slicing)
 
 
 def _table(path: Path, text: str, name: str, kind: Any, table: Any) -> Any:

@@ -13,6 +13,7 @@ from harness.k8s.chart import Chart, over
 from harness.k8s.declaration import Declaration
 from harness.k8s.drivers import driver_values
 from harness.k8s.references import DEFAULT_REGISTRY, parse_loose, split_registry
+from harness.k8s.slicing import NOT_GIVEN
 from harness.k8s.yamltext import load
 
 Values = dict[str, Any]
@@ -42,6 +43,10 @@ def make_values(chart: Chart, wanted: Declaration, service_ip: str = "") -> Made
     if wanted.registry.docker_config:
         made.objects.append(_pull_secret(wanted))
     driver_values(chart, wanted, service_ip, made)
+    if slicing := wanted.slicing:
+        made.values = over(made.values, {"devicePlugin": {"config": slicing.policy()}})
+        made.objects.append(slicing.config_map(wanted.operator.namespace))
+        made.notes.append(NOT_GIVEN)
     for name in wanted.operator.values:
         text = wanted.text(name, "operator.values")
         made.values = over(made.values, load(text, str(wanted.path.parent / name)))

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             beside=plan.made.objects,
             evidence=args.capsule,
             take_over=args.take_over,
+            slicing=wanted.slicing,
         )
         order.patience.seconds = args.patience
         outcome = carried_out(order, lambda: apply(order))

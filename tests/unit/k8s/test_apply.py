@@ -16,6 +16,7 @@ from harness.k8s.client import Cluster
 from harness.k8s.helm import Helm, HelmError, Target
 from harness.k8s.release import revisions
 from harness.k8s.retry import Patience
+from harness.k8s.slicing import GPU_RESOURCE, NODE_LABEL, Group, Slicing
 from harness.state import started_at
 from tests.unit.k8s.conftest import CHART
 
@@ -52,6 +53,24 @@ def writes(api: KubeApi, since: int) -> list[str]:
         for row in api.requests[since:]
         if row["method"] != "GET" and "/leases" not in row["path"]
     ]
+
+
+def test_time_slicing_comes_with_the_release_and_goes_with_it(api: KubeApi, orders: Orders) -> None:
+    four, two = Group("four", {GPU_RESOURCE: 4}), Group("two", {GPU_RESOURCE: 2}, nodes={"p": "t"})
+    slicing = Slicing((four, two), default="four")
+    card = {"capacity": {GPU_RESOURCE: "1"}}
+    meta = {"name": "gpu-1", "labels": {"p": "t"}}
+    api.put({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": card})
+    values = {"devicePlugin": {"config": slicing.policy()}}
+    more = {"slicing": slicing, "beside": [slicing.config_map(NAMESPACE)]}
+    assert apply(orders(values, **more)).notes == [f"node gpu-1: {NODE_LABEL}=two"]
+    policy = api.find("clusterpolicies.nvidia.com", "cluster-policy")
+    assert policy is not None
+    assert policy["spec"]["devicePlugin"]["config"] == slicing.policy()
+    assert api.find("configmaps", slicing.name, NAMESPACE)
+    assert not apply(orders(values, **more)).changed
+    assert f"node gpu-1: {NODE_LABEL} removed" in remove(orders()).notes
+    assert api.find("configmaps", slicing.name, NAMESPACE) is None
 
 
 def test_apply_twice_changes_nothing_the_second_time_and_remove_takes_all_away(
