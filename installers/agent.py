@@ -130,13 +130,10 @@ class Agent:
         finally:
             self._port.close()
             self._programs.stop()
-            self._finish()
-
-    def _finish(self) -> None:
-        """Waits for the threads whose programs were ended: they remove their folders."""
-        end = time.monotonic() + ENDING
-        for _ in range(MAX_REQUESTS):
-            self._slots.acquire(timeout=max(0.0, end - time.monotonic()))
+            # Threads whose programs were ended remove their folders.
+            end = time.monotonic() + ENDING
+            for _ in range(MAX_REQUESTS):
+                self._slots.acquire(timeout=max(0.0, end - time.monotonic()))
 
     def announce(self, event: str, **more: Any) -> None:
         """Sends an event, which asking "hello" repeats; a host that is away misses nothing."""

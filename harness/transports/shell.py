@@ -16,7 +16,7 @@ from typing import Any
 from harness.transports.base import Ran, TransportError
 from installers.collect import efi, network, secure_boot
 from installers.collect.reader import Reader
-from installers.facts import Collector
+from installers.facts import AREAS, Collector
 
 # Patterns for the node's shell; a pattern without a file stands for itself and is skipped.
 FILES = """
@@ -44,11 +44,13 @@ for f in $FILES; do
   if [ -f "$f" ] && [ -r "$f" ]; then printf '%s\\n' "$f"; cat "$f"; printf '%s\\n' "$m"; fi
 done
 """
-# Found empty in the tree that was fetched, which says nothing of the node.
-NOT_FETCHED = (
-    *("modules", "hygiene", "disk", "memory", "kernel_log_flags", "systemd"),
-    *("gpu", "containers", "cards"),
+# Areas whose files are above. All others are found empty in the tree that was fetched, which says
+# nothing of the node.
+FETCHED = (
+    *("identity", "os", "kernel", "python", "secure_boot", "network", "proxy", "trust"),
+    *("loaded_modules", "signing", "journal", "installers", "packages"),
 )
+NOT_FETCHED = (*(area for area in AREAS if area not in FETCHED), "cards")
 
 Run = Callable[..., Ran]
 
