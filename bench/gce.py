@@ -37,13 +37,18 @@ with Compute(seconds=0) as compute:
 
 def bench_gce_nodes() -> Measurement:
     """200 nodes up and down again, all at once: what is left of the time without the cloud's."""
-    samples = []
+    samples, worked = [], []
     for _ in range(3):
         with _double() as double:
+            before = time.process_time()
             samples.append(_run() - (OPERATION + BOOT + OPERATION))
+            worked.append(time.process_time() - before)
         left, requests = double
         assert left == 0
-        print(f"gce_nodes: {samples[-1]:.2f} s, {requests} requests", flush=True)
+        print(
+            f"  {samples[-1]:.2f} s, of the processor {worked[-1]:.2f} s, {requests} requests",
+            flush=True,
+        )
     if statistics.median(samples) > LIMIT:
         print(f"OVER THE LIMIT: {LIMIT} s", file=sys.stderr)
     return against(
@@ -53,7 +58,12 @@ def bench_gce_nodes() -> Measurement:
         "limit",
         "s",
         [f"{NODES} threads: Gce.up, down, on the double; logging in left out"],
-        {"nodes": str(NODES)},
+        {
+            "nodes": str(NODES),
+            # A machine that others use as well takes longer than it works. The first run of the
+            # three reads Google's library, which the median leaves out.
+            "processor": f"{statistics.median(worked):.2f} s",
+        },
     )
 
 
