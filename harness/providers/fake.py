@@ -30,6 +30,8 @@ from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
 from harness.refusals import known_refusal
 from harness.requirements import ANYTHING, Offer
 from harness.transports.base import AgentOperations, NodeGone, RemoteError
+from installers import capture
+from installers.collect import credentials
 
 BEHAVIOURS = {
     "ok": "comes up and answers",
@@ -144,7 +146,7 @@ class FakeTransport(AgentOperations):
         self._alive = True
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
-        """``facts`` and ``ping``; a fake node has no shell."""
+        """``facts``, ``capture`` and ``ping``; a fake node has no shell."""
         del timeout
         if not self._alive:
             raise NodeGone("the fake node is gone")
@@ -154,6 +156,10 @@ class FakeTransport(AgentOperations):
             self._alive = self._behaviour != "dies"
             nonce = "stale" if self._behaviour == "stale" else args.get("nonce")
             return {**self._facts, "nonce": nonce, "clock": time.time()}
+        if op == "capture":
+            facts = {**self._facts, "nonce": args.get("nonce"), "clock": time.time()}
+            none = {"journal.txt": "a fake node has none"}
+            return capture.clean(facts, {}, None, none, credentials.Found())
         raise RemoteError(f"a fake node cannot do {op!r}")
 
     def close(self) -> None:

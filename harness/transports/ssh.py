@@ -94,6 +94,8 @@ class SshTransport(AgentOperations):
             return self._exec(timeout, args)
         if op == "facts":
             return shell.facts(self.run, args.get("nonce"), timeout, self._why())
+        if op == "capture":
+            return shell.capture(self.run, args.get("nonce"), timeout, self._why())
         raise TransportError(f"{self.name}: {op}: {self._why()}", hint="install python3 there")
 
     def close(self) -> None:
