@@ -10,27 +10,38 @@ from harness.commands import selection
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("target", metavar="TARGET", help="local, or ssh://[user@]host[:port]")
+    parser.add_argument(
+        "target",
+        metavar="TARGET|CAPSULE",
+        help="local, ssh://[user@]host[:port], or the file of a capsule (airlock capture)",
+    )
     parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     selection.checks_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the machine as it is; the exit code is the gate's verdict."""
+    """Check the machine as it is, or as it was; the exit code is the gate's verdict."""
     from harness.catalog import CONFORMANCE
     from harness.providers.host import Host, host_cell
     from harness.run import Request
     from harness.run import run as run_cells
+    from harness.targets import LOCAL
     from harness.verdict import print_outcome
 
+    conformance = args.checks or CONFORMANCE
+    if args.target != LOCAL and "://" not in args.target:
+        from harness.capsules.archive import read
+        from harness.capsules.judge import judged
+
+        return print_outcome(judged(read(Path(args.target)), args.out, conformance, args.keyword))
     outcome = run_cells(
         Request(
             cells=[host_cell(args.target)],
             matrix=args.target,
             out=args.out,
             keyword=args.keyword,
-            conformance=args.checks or CONFORMANCE,
+            conformance=conformance,
             providers={Host.name: Host(args.target)},
         )
     )

@@ -27,11 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario",
         nargs="?",
-        metavar="SCENARIO",
-        help="a scenario's name, several put together (a+b), or the path of your own",
+        metavar="SCENARIO|CAPSULE",
+        help="a scenario's name, several put together (a+b), the path of your own, or a capsule",
     )
-    parser.add_argument("--image", default="debian-12", metavar="I", help="default: debian-12")
-    parser.add_argument("--profile", default="driver", metavar="P", help="default: driver")
+    parser.add_argument("--image", metavar="I", help="default: a capsule's own, or debian-12")
+    parser.add_argument("--profile", metavar="P", help="default: a capsule's own, or driver")
     parser.add_argument("--provider", default="qemu", metavar="P", help="default: qemu")
     parser.add_argument(
         "--shell", action="store_true", help="give me a shell on the node when it was checked"
@@ -44,8 +44,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
+    from harness.capsules.archive import SUFFIX
     from harness.catalog import load_catalog
     from harness.errors import UsageError
+
+    if args.scenario is None:
+        shipped = ", ".join(sorted(load_catalog().scenarios))
+        raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
+    if args.scenario.endswith(SUFFIX):
+        from harness.capsules.rebuild import rebuild
+
+        return rebuild(args, _show)
+    from harness.capsules.derive import DEFAULT_IMAGE, DEFAULT_PROFILE
+
+    args.image, args.profile = args.image or DEFAULT_IMAGE, args.profile or DEFAULT_PROFILE
+    cell, finished = _show(args)
+    return _exit(cell) if finished else Exit.UNKNOWN
+
+
+def _show(args: argparse.Namespace) -> tuple[model.Cell, bool]:
+    """Make the node and print what it shows; its cell, and whether the run came to its end."""
+    from harness.catalog import load_catalog
     from harness.matrix import Selection, select
     from harness.providers.base import Options
     from harness.run import Request
@@ -53,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
     from reports.text import plain
 
     catalog = load_catalog()
-    if args.scenario is None:
-        shipped = ", ".join(sorted(catalog.scenarios))
-        raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
     selection = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
     cells = select([], selection, catalog)
@@ -73,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     (cell,) = outcome.report.cells
     print(plain("\n".join(_told(scenario, cell, seen.output))))
     print(f"\nreport: {outcome.directory / 'index.html'}")
-    return _exit(cell) if outcome.report.run.finished else Exit.UNKNOWN
+    return cell, outcome.report.run.finished is not None
 
 
 @dataclass
@@ -163,6 +179,7 @@ def _told(scenario: Scenario, cell: model.Cell, output: str) -> list[str]:
 
 
 def _exit(cell: model.Cell) -> Exit:
+    """The verb's answer for a scenario."""
     from reports.summary import is_named, standing
 
     # Blockers that a short look leaves open (a search of the whole disk) do not count here.
