@@ -53,10 +53,10 @@ _PREFIXES = {
 # What a match begins with, in lower case, and the expression: its group "secret" is what is hidden,
 # and none goes beyond a NUL (see Blackener.value). Words are found ten times as fast.
 _PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    # The login of a URL. A raw password may hold a slash, but then a colon stands before it.
+    # The login of a URL. A raw password may hold a slash and an @, but a colon stands before it.
     (
         ("://", ":\\/"),
-        r":(?:\\*/){2}(?P<secret>[^\s/\"'<>\0]*(?=@)|[^\s/\"'<>:@\0]*:[^\s\"'<>\0]*(?=@))@",
+        r":(?:\\*/){2}(?P<secret>[^\s/\"'<>:@\0]*:[^\s\"'<>\0]*(?=@)|[^\s/\"'<>\0]*(?=@))@",
     ),
     (("%3a%2f%2f",), r"%3A%2F%2F(?P<secret>[^\s\"'<>&\0]*?)%40"),
     (
@@ -221,7 +221,7 @@ def _base64(data: bytes) -> set[str]:
     found = set()
     for shift in range(3):
         coded = base64.b64encode(bytes(shift) + data).decode()
-        start, end = -(-shift * 4 // 3), (shift + len(data)) // 3 * 4
+        start, end = -(-shift * 8 // 6), (shift + len(data)) * 8 // 6
         if end - start >= _BASE64_LEAST:
             stable = coded[start:end]
             found |= {stable, stable.replace("+", "-").replace("/", "_")}

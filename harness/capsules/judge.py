@@ -31,7 +31,7 @@ def judged(capsule: Capsule, out: Path, conformance: Path, keyword: str = "") ->
     )
 
 
-def failed(outcome: Outcome) -> list[model.Check]:
+def failed(outcome: Outcome) -> list[model.CheckResult]:
     """The checks that failed, the gravest first."""
     (cell,) = outcome.report.cells
     found = [check for check in cell.checks if check.outcome == "fail"]

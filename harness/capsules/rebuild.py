@@ -45,7 +45,7 @@ def rebuild(args: argparse.Namespace, show: Show) -> Exit:
     return Exit.PASS if same or (not there and not here) else Exit.FAIL
 
 
-def _derived(found: Derived, there: Sequence[model.Check], path: Path) -> list[str]:
+def _derived(found: Derived, there: Sequence[model.CheckResult], path: Path) -> list[str]:
     lines = ["rebuilt from the capsule:"]
     lines += [f"    {what}: {value}" for what, value in found.known]
     lines.append("not rebuilt:")

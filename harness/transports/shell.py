@@ -92,8 +92,8 @@ def _fetched(run: Run, timeout: float, logs: dict[str, str]) -> Iterator[tuple[s
     """A folder laid out like the node, and what the script said before: see ``_read``."""
     mark = f"--{secrets.token_hex(16)}"
     script = SCRIPT.replace("$FILES", " ".join(FILES.split()))
-    for name, command in logs.items():
-        script += PRINTED.replace("NAME", name).replace("COMMAND", command)
+    for log, command in logs.items():
+        script += PRINTED.replace("NAME", log).replace("COMMAND", command)
     ran = run(["/bin/sh", "-c", script, "sh", mark], timeout=timeout)
     head, separator, rest = ran.out.partition(mark.encode() + b"\n")
     lines = head.decode(errors="replace").splitlines()

@@ -70,7 +70,7 @@ _VALUE = (
 _KEY_VALUE = re.compile(rf"{_WORDS}[\w.-]*\\*[\"']?[ \t]*(?:=>|[:=])[ \t]*{_VALUE}", re.I)
 _KEY_BLANK = re.compile(rf"{_WORDS}[\w.-]*[ \t]+{_VALUE}", re.I)
 _BLANK_LOGIN = re.compile(
-    r"(?:^|\s)(?:-U|-u|--?proxy-user|user)[ =:]+\"?(?P<bare>[^\s\"]+:[^\s\"]+)"
+    r"(?:^|\s)(?:-U|-u|-{0,2}proxy-user|user)[ =:]+\"?(?P<bare>[^\s\"]+:[^\s\"]+)", re.M
 )
 _XML_PROPERTY = re.compile(rf"{_WORDS}[^<]*</name>\s*<value>(?P<bare>[^<\n]+)</value>", re.I)
 _XML_VALUE = re.compile(rf"{_WORDS}[\w.-]*>(?P<bare>[^<\n]+)<", re.I)
