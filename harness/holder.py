@@ -28,7 +28,6 @@ from typing import Any
 
 from harness import held
 from harness.broker import failed
-from harness.capsules.lab import evidence
 from harness.catalog import load_catalog
 from harness.cells import Cell
 from harness.errors import AirlockError, InfraError, UsageError
@@ -180,6 +179,8 @@ class _Handler(socketserver.StreamRequestHandler):
             case "ssh":
                 return self._method("ssh")(self.server.record)
             case "evidence":
+                from harness.capsules.lab import evidence
+
                 return evidence(running)
             case "save":
                 return self._method("save")(Path(ask["path"]))

@@ -126,7 +126,9 @@ def read(path: Path) -> Capsule:
             extract.unpack(plain, place, max_bytes=LARGEST, max_members=MOST_FILES)
             said, members = _members(path, place)
     except TamperedError as error:
-        raise UsageError(f"{path}: {error.what}", hint=_HINT) from error
+        # Python's tarfile tells of each way it tried on a line of its own.
+        first = (error.what.splitlines() or [""])[0]
+        raise UsageError(f"{path}: {first}", hint=_HINT) from error
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     _verify(path, said, members)

@@ -26,12 +26,13 @@ def evidence(running: Running) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="airlock-evidence-") as folder:
         running.keep_evidence(Path(folder))
         rows = _text(Path(folder, "requests.jsonl")).splitlines()[-_REQUESTS:]
-        console = _text(Path(folder, "console.log"))
+        # A fork's own console begins where that of the machine it was forked from ends.
+        consoles = [_text(Path(folder, name)) for name in ("boot-console.log", "console.log")]
     found = {
         "ledger": running.ledger(),
         "expect": dict(running.expect),
         "requests": [json.loads(row) for row in rows],
-        "console": excerpt(console),
+        "console": excerpt("".join(consoles)),
         "simulated": running.simulated,
     }
     made: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found, enc_hook=str))

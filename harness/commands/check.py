@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the machine as it is, or as it was; the exit code is the gate's verdict."""
+    from harness.capsules.archive import SUFFIX, read
     from harness.catalog import CONFORMANCE
     from harness.providers.host import Host, host_cell
     from harness.run import Request
@@ -30,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from harness.verdict import print_outcome
 
     conformance = args.checks or CONFORMANCE
-    if args.target != LOCAL and "://" not in args.target:
-        from harness.capsules.archive import read
+    is_file = args.target.endswith(SUFFIX) or Path(args.target).exists()
+    if args.target != LOCAL and is_file:
         from harness.capsules.judge import judged
 
         return print_outcome(judged(read(Path(args.target)), args.out, conformance, args.keyword))

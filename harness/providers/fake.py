@@ -30,8 +30,6 @@ from harness.providers.base import Job, Needs, NodeFailed, Refusal, Refused
 from harness.refusals import known_refusal
 from harness.requirements import ANYTHING, Offer
 from harness.transports.base import AgentOperations, NodeGone, RemoteError
-from installers import capture
-from installers.collect import credentials
 
 BEHAVIOURS = {
     "ok": "comes up and answers",
@@ -157,6 +155,9 @@ class FakeTransport(AgentOperations):
             nonce = "stale" if self._behaviour == "stale" else args.get("nonce")
             return {**self._facts, "nonce": nonce, "clock": time.time()}
         if op == "capture":
+            from installers import capture
+            from installers.collect import credentials
+
             facts = {**self._facts, "nonce": args.get("nonce"), "clock": time.time()}
             none = {"journal.txt": "a fake node has none"}
             return capture.clean(facts, {}, None, none, credentials.Found())

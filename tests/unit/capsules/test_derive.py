@@ -98,7 +98,7 @@ def test_a_whole_environment(tmp_path: Path) -> None:
 
 
 def test_a_node_in_order_is_expected_to_pass(tmp_path: Path) -> None:
-    open_ = {"environment": {}, "apt": {}}
+    open_: dict[str, Any] = {"environment": {}, "apt": {}}
     scenario = loaded(derived(facts(proxy=open_)), tmp_path, [])
     assert (scenario.network, scenario.expected, scenario.named_by) == ("direct", "pass", "")
     assert not scenario.intercept
