@@ -24,7 +24,7 @@ VERBS = {
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine, or of a captured one; changes nothing",
-    "capture": "a customer's node in a file, without its secrets: to check, or to reproduce",
+    "capture": "a customer's node in a file, redacted: to check it again, or to reproduce it",
     "checks": "every check: severity, needs, source, and the sabotages that turn it red",
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",

@@ -81,6 +81,10 @@ def clean(
     blackener = Blackener(found.secrets)
     counts: dict[str, int] = {}
 
+    for name in texts:
+        if not texts[name]:
+            missing.setdefault(name, "nothing was printed")
+
     def cleaned(name: str, value: Any) -> Any:
         before = blackener.count
         value = blackener.value(value)

@@ -114,7 +114,11 @@ def _like(found: Derived, chain: list[dict[str, Any]], facts: Mapping[str, Any])
         told = f"{root.get('key')} of {root.get('bits')} bits"
         found.lost.append(("CA", f"{told}: the lab makes none like it"))
         return
-    digest = re.search(r"sha(1|256|384|512)", str(root.get("signature")), re.I)
+    digest = re.search(r"sha(256|384|512)", str(root.get("signature")), re.I)
+    if digest is None:
+        found.lost.append(
+            ("the CA's digest", f"{root.get('signature')}: the lab signs with sha256")
+        )
     left = round((end - moment) / _DAY, 2)
     values = {
         "key": kind,

@@ -82,8 +82,6 @@ def capture(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, 
         for path in LOGS:
             name = path.lstrip("/")
             texts[name] = (Reader(folder).text(path) or "").strip()
-            if not texts[name]:
-                missing[name] = "the node's sh printed none"
     return node_side.clean(told, texts, None, missing, found)
 
 

@@ -92,7 +92,8 @@ def test_capture_check_reproduce(node: Bench) -> None:
     # The node is gone; its capsule is judged by checks of another day.
     verb(node, "node", "down", "customer")
     status, output = verb(node, "check", "c.tar.gz", "--checks", str(node.checks))
-    assert status == 3, output
+    assert status == 0, output
+    assert "1 check could not be verified" in output
     (cell,) = node.report().cells
     found = outcomes(cell)
     assert found["small.kernel"] == found["small.os"] == "pass"
