@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,6 @@ def facts(**other: Any) -> dict[str, Any]:
 
 
 def derived(told: dict[str, Any], **members: Any) -> Derived:
-    import json
-
     texts = {f"{name}.json": json.dumps(value).encode() for name, value in members.items()}
     texts["facts.json"] = json.dumps(told).encode()
     capsule = archive.Capsule(Path("c.tar.gz"), {}, texts)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conformance.system import test_surroundings
 from harness.checks import Check, check, check_of, fact, outcome_of
 from harness.node import CellNames, Node, NodeAbsent, Recorded
 from harness.providers.capsule import Replay
@@ -101,13 +101,10 @@ def test_what_takes_a_node_is_not_verified() -> None:
         recorded.get("later")
 
 
-def test_the_clock_is_the_one_of_the_capture(tmp_path: Path) -> None:
-    del tmp_path
+def test_the_clock_is_the_one_of_the_capture() -> None:
     assert judged_clock({"clock": 1000.0, "received": 1001.0}) == "pass"
     assert judged_clock({"clock": 1000.0, "received": 9001.0}) == "fail"
 
 
 def judged_clock(facts: Mapping[str, Any]) -> str:
-    from conformance.system.test_surroundings import test_clock
-
-    return judged(test_clock, Recorded(facts))
+    return judged(test_surroundings.test_clock, Recorded(facts))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.capsules import archive
-from tests.unit.core.workbench import REPOSITORY, Bench, outcomes
+from tests.unit.core.workbench import Bench, outcomes
 
 HELD = '["*"]\n["*".facts]\nloaded_modules = ["nouveau"]\n'
 
@@ -135,8 +136,6 @@ def test_mistakes_are_usage_errors(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from harness import cli
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIRLOCK_STATE", str(tmp_path / "state"))
     assert cli.main(words) == 2
@@ -146,10 +145,7 @@ def test_mistakes_are_usage_errors(
 def test_words_too_short_to_hide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness import cli
-
     monkeypatch.chdir(tmp_path)
     Path("words").write_text("corp.example\nab\n")
     assert cli.main(["capture", "local", "--hide", "words"]) == 2
     assert "words:2: too short" in capsys.readouterr().err
-    assert REPOSITORY not in [tmp_path, *tmp_path.parents]
