@@ -95,8 +95,7 @@ class Built:
 
 def attributes(job: Job, proxy: str | None) -> dict[str, str]:
     """The instance metadata of the cell. ``proxy`` is ``[user:password@]host:port``."""
-    scenario = job.cell.scenario
-    values: dict[str, str] = {}
+    scenario, values = job.cell.scenario, dict[str, str]()
     if proxy:
         around = scenario.proxy.no_proxy or "origin-direct.test"
         values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": around}
