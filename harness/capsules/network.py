@@ -81,7 +81,7 @@ def _authority(
     """The CA that the node was given, if it was given one: then the proxy opens TLS."""
     trust = facts.get("trust")
     trust = trust if isinstance(trust, dict) else {}
-    anchors = [one for one in _rows(trust.get("anchors")) if one.get("ca") is not False]
+    anchors = [one for one in _rows(trust.get("added")) if one.get("ca") is not False]
     ours = trust.get("airlock_ca")
     given = ours.get("sha256") if isinstance(ours, dict) else None
     told = bool(attributes.get("http-proxy-pem-uri")) or bool(expect.get("intercept"))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.targets import KINDS
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="local, ssh://[user@]host[:port], or the name of a node that is up",
+        help=f"{KINDS}; or the name of a node that is up",
     )
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="default: capsule-NAME-TIME.tar.gz"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.commands import selection
+from harness.targets import KINDS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET|CAPSULE",
-        help="local, ssh://[user@]host[:port], or the file of a capsule (airlock capture)",
+        help=f"{KINDS}; or the file of a capsule (airlock capture)",
     )
     parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")

@@ -3,12 +3,13 @@ the certificates are like that somebody added to it."""
 
 from __future__ import annotations
 
-import binascii
 import hashlib
-import re
+import os
 from typing import Any, Optional
 
 from installers.asn1 import DERError, read_certificate
+from installers.collect import authorities
+from installers.collect.certificates import ders, fingerprints
 from installers.collect.reader import Reader
 
 # Debian's and Ubuntu's bundle, then RHEL's; the first that exists is the one in use.
@@ -23,45 +24,22 @@ ANCHORS = (
     "/etc/pki/ca-trust/source/anchors",
     "/etc/pki/trust/anchors",
 )
-BEGIN = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
-END = b"-----END"
 
 
-def fingerprints(bundle: bytes) -> list[str]:
-    """SHA-256 of the DER of each PEM certificate, lower-case hex, in the bundle's order.
+def _added(reader: Reader) -> list[dict[str, Any]]:
+    """What each certificate among the anchors is like: from this one is made that is like it.
 
-    A block that is not base64 is left out: programs that read the bundle skip it as well.
-    """
-    return [hashlib.sha256(der).hexdigest() for der in _certificates(bundle)]
-
-
-def _certificates(bundle: bytes) -> list[bytes]:
-    """The DER of each PEM certificate."""
-    found = []
-    for block in BEGIN.split(bundle)[1:]:
-        try:
-            der = binascii.a2b_base64(block[: block.find(END)])
-        except binascii.Error:
-            continue
-        if der:
-            found.append(der)
-    return found
-
-
-def _anchors(reader: Reader) -> list[dict[str, Any]]:
-    """What each added certificate is like; names are told apart, not told: they are a customer's.
-
-    Times are Unix seconds. A file that is no certificate has only a path.
+    Times are Unix seconds; subject and issuer are told apart, not told.
     """
     found = []
     for folder in ANCHORS:
         for name in reader.names(folder):
             path = f"{folder}/{name}"
-            for der in _certificates(reader.data(path) or b""):
+            for der in ders(reader.data(path) or b""):
                 try:
                     one = read_certificate(der)
                 except DERError as error:
-                    reader.miss(f"trust.anchors.{path}", error)
+                    reader.miss(f"trust.added.{path}", error)
                     continue
                 found.append(
                     {
@@ -92,25 +70,29 @@ def _airlock_ca(reader: Reader) -> Optional[dict[str, str]]:
 
 
 def collect(reader: Reader) -> dict[str, Any]:
-    """``os_bundle`` is None where the node has no bundle at any known place."""
+    """``os_bundle`` is None where the node has no bundle at any known place; ``mode`` is its own,
+    in octal. For the rest see installers.collect.authorities.
+    """
     for path in BUNDLES:
         data = reader.data(path)
         if data is not None:
             break
     else:
         reader.miss("trust.os_bundle", f"none of {', '.join(BUNDLES)} can be read")
+        nothing: dict[str, Any] = {"os_bundle": None, "mode": None, "fingerprints": [], "count": 0}
         return {
-            "os_bundle": None,
-            "fingerprints": [],
-            "count": 0,
+            **nothing,
             "airlock_ca": None,
-            "anchors": _anchors(reader),
+            "added": _added(reader),
+            **authorities.collect(reader, []),
         }
     found = fingerprints(data)
     return {
         "os_bundle": path,
+        "mode": f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}",  # noqa: PTH116
         "fingerprints": found,
         "count": len(found),
         "airlock_ca": _airlock_ca(reader),
-        "anchors": _anchors(reader),
+        "added": _added(reader),
+        **authorities.collect(reader, found),
     }

@@ -44,7 +44,7 @@ def facts(**other: Any) -> dict[str, Any]:
         "clock": NOW,
         "received": NOW,
         "proxy": {"environment": ENVIRONMENT},
-        "trust": {"anchors": [], "airlock_ca": None},
+        "trust": {"added": [], "airlock_ca": None},
         "disk": [{"path": "/", "size": 39 * GIB, "free": 30 * GIB}],
         "volumes": [],
         "loaded_modules": ["ext4"],
@@ -71,7 +71,7 @@ def test_a_whole_environment(tmp_path: Path) -> None:
     issuing = {**ROOT_CA, "sha256": "bb" * 32, "subject": "issuing", "issuer": "root"}
     found = derived(
         facts(
-            trust={"anchors": [issuing, ROOT_CA], "airlock_ca": None},
+            trust={"added": [issuing, ROOT_CA], "airlock_ca": None},
             clock=NOW - 9000 * 3600,
             disk=[{"path": "/", "size": 19 * GIB, "free": 100 << 20}],
             volumes=[{"name": "vdb", "size": 100 * GIB, "uses": []}],
@@ -106,7 +106,7 @@ def test_a_node_in_order_is_expected_to_pass(tmp_path: Path) -> None:
 
 def test_an_expired_ca_stops_the_installers(tmp_path: Path) -> None:
     old = {**ROOT_CA, "not_after": NOW - 30 * DAY}
-    scenario = loaded(derived(facts(trust={"anchors": [old]})), tmp_path, [])
+    scenario = loaded(derived(facts(trust={"added": [old]})), tmp_path, [])
     assert (scenario.stage, scenario.named_by) == ("build", "trust.pem")
     assert scenario.trust.left_days == -30
 
@@ -114,7 +114,7 @@ def test_an_expired_ca_stops_the_installers(tmp_path: Path) -> None:
 def test_a_ca_that_the_lab_knows_to_be_another_one(tmp_path: Path) -> None:
     ours = {"path": "x", "sha256": ROOT_CA["sha256"]}
     found = derived(
-        facts(trust={"anchors": [ROOT_CA], "airlock_ca": ours}),
+        facts(trust={"added": [ROOT_CA], "airlock_ca": ours}),
         expect={"intercept": True, "ca_sha256": "cc" * 32},
     )
     scenario = loaded(found, tmp_path, ["trust.os-store"])
@@ -164,8 +164,8 @@ HOSTILE: list[dict[str, Any]] = [
     {"os": [], "kernel": "x", "proxy": 3, "trust": "y", "disk": {}, "volumes": "z"},
     {"proxy": {"environment": {"no_proxy": "$(reboot)", "http_proxy": "http://[", "x": 1}}},
     {"proxy": {"environment": {"http_proxy": "http://a:b:c'\n;reboot"}}},
-    {"trust": {"anchors": [{**ROOT_CA, "bits": 12345}, "x", {"ca": True}]}},
-    {"trust": {"anchors": [{**ROOT_CA, "not_after": "soon"}]}},
+    {"trust": {"added": [{**ROOT_CA, "bits": 12345}, "x", {"ca": True}]}},
+    {"trust": {"added": [{**ROOT_CA, "not_after": "soon"}]}},
     {"disk": [{"path": "/", "size": -1, "free": "all"}], "clock": "late", "secure_boot": None},
     {"installers": [{"name": "x", "problems": "y"}, 5], "systemd": {"failed": ["a\x1b[2J"]}},
 ]
