@@ -83,7 +83,7 @@ def _take(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | N
             seconds = time.monotonic() - began
         finally:
             transport.close()
-        way, lab = "ssh" if target.host else LOCAL, None
+        way, lab = name.partition("://")[0], None
     else:
         node = nodes.find(name)
         with node.transport() as relayed:
