@@ -19,7 +19,7 @@ import msgspec
 from harness.errors import AirlockError, InfraError
 from harness.pool import Pool
 from harness.station import Unavailable
-from harness.transports.base import RemoteError
+from harness.transports.base import NodeAbsent, RemoteError
 
 #: Backlog: every worker connects at once, and a run may have hundreds.
 BACKLOG = 512
@@ -78,6 +78,7 @@ class _Handler(socketserver.StreamRequestHandler):
                     "expect": dict(station.expect),
                     "ledger": station.ledger,
                     "simulated": station.simulated,
+                    "recorded": getattr(station.running, "recorded", False),
                 }
             case "call":
                 return pool.call(ask["cell"], ask["op"], ask["timeout"], ask["args"])
@@ -86,6 +87,10 @@ class _Handler(socketserver.StreamRequestHandler):
                 return pool.release(ask["cell"])
             case "ssh":
                 return pool.ssh(ask["cell"])
+            case "evidence":
+                from harness.capsules.lab import evidence_of  # workers never ask for it
+
+                return evidence_of(pool.stations[ask["cell"]])
             case "end":
                 return pool.end(ask["cell"])
             case "collected":
@@ -105,6 +110,8 @@ def failed(error: Exception) -> dict[str, Any]:
         message = f"{type(error).__name__}: {error}"
         return {"ok": False, "kind": "error", "message": message, "hint": ""}
     kind = "remote" if isinstance(error, RemoteError) else "error"
+    if isinstance(error, NodeAbsent):
+        kind = "absent"
     if isinstance(error, Unavailable):
         kind = error.kind
     return {"ok": False, "kind": kind, "message": error.message, "hint": error.hint}

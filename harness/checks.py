@@ -16,7 +16,7 @@ Outcomes, and what raises them:
 ============== ==================================== =======================================
 ``pass``       the function returns                 what the check demands was seen
 ``fail``       :func:`fail`, or a failing assert    the node or image is wrong
-``not-verified`` :func:`not_verified`, :func:`fact` the node cannot tell; never a pass
+``not-verified`` :func:`not_verified`, :func:`fact` the node cannot tell, or its capsule
 ``error``      :func:`broken`, or any exception     the lab or the harness is wrong
 ``skip``       a requirement                        the check does not apply to this cell
 ============== ==================================== =======================================
@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import pytest
 from _pytest.outcomes import Skipped
+
+from harness.node import NodeAbsent, Recorded
 
 if TYPE_CHECKING:
     from harness.node import Node
@@ -167,10 +169,20 @@ def check(
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def run(node: Node, **fixtures: Any) -> None:
-            reason = why_not(this, node)
+            try:
+                reason = why_not(this, node)
+            except NodeAbsent as error:
+                not_verified(error.message)
             if reason:
                 pytest.skip(reason)
-            function(node, **fixtures)
+            try:
+                function(node, **fixtures)
+            except NodeAbsent as error:
+                not_verified(error.message)
+            except KeyError as error:
+                if not isinstance(node.facts, Recorded):
+                    raise
+                not_verified(f"the capsule does not hold {error}")
 
         marked: Any = getattr(pytest.mark, MARKER)(this)(run)
         return marked  # type: ignore[no-any-return]

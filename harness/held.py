@@ -80,6 +80,11 @@ class Held:
         found: dict[str, Any] = self.ask("ssh")
         return found
 
+    def evidence(self) -> dict[str, Any]:
+        """What the lab knows of it; see ``harness.holder``."""
+        found: dict[str, Any] = self.ask("evidence")
+        return found
+
     def ask(self, do: str, **values: Any) -> Any:
         """One request to the holder; see ``harness.holder``."""
         if not self.up:

@@ -7,8 +7,8 @@ On standard output come JSON lines, ``{"phase", "line"}`` while the node is made
 the node. Whoever has a node already and wants it to stay calls ``hold``.
 
 The socket speaks the broker's language (``harness.broker``): ``call`` relays to the node, ``ssh``
-opens a way in for people, ``save`` writes the node to files. A node has one channel, so all who
-want something of it come through here.
+opens a way in for people, ``save`` writes the node to files, ``evidence`` tells what the lab knows.
+A node has one channel, so all who want something of it come through here.
 """
 
 from __future__ import annotations
@@ -178,6 +178,10 @@ class _Handler(socketserver.StreamRequestHandler):
                 return running.transport.call(ask["op"], timeout=ask["timeout"], **ask["args"])
             case "ssh":
                 return self._method("ssh")(self.server.record)
+            case "evidence":
+                from harness.capsules.lab import evidence
+
+                return evidence(running)
             case "save":
                 return self._method("save")(Path(ask["path"]))
         raise InfraError(f"the holder does not know {ask['do']!r}")

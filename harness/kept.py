@@ -104,6 +104,12 @@ class Kept:
             found: dict[str, Any] = client.ask("ssh", cell=self.cell)
         return found
 
+    def evidence(self) -> dict[str, Any]:
+        """What the lab knows of it; see ``harness.capsules.lab``."""
+        with self._client() as client:
+            found: dict[str, Any] = client.ask("evidence", cell=self.cell)
+        return found
+
     @contextlib.contextmanager
     def _client(self, **options: float) -> Iterator[Client]:
         from harness.broker import Client

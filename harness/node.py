@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.transports.base import (
     CommandTimeout,
+    NodeAbsent,
     NodeGone,
     Ran,
     RemoteError,
@@ -23,8 +24,10 @@ __all__ = [
     "CellNames",
     "CommandTimeout",
     "Node",
+    "NodeAbsent",
     "NodeGone",
     "Ran",
+    "Recorded",
     "RemoteError",
     "Transport",
     "TransportError",
@@ -39,6 +42,31 @@ class CellNames:
     scenario: str
     profile: str
     provider: str
+
+
+class Recorded(Mapping[str, Any]):
+    """The facts of a capsule. What it does not hold was never said: to ask for it is NodeAbsent.
+
+    A check of a later day asks for areas that no node of an earlier day knew; to find nothing there
+    must not be taken for finding nothing wrong.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._facts:
+            raise NodeAbsent(f"the capsule does not hold {key}")
+        return self._facts[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._facts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
 
 
 @dataclass

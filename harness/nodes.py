@@ -33,6 +33,9 @@ class Standing(Protocol):
     def door(self) -> dict[str, Any]:
         """A way in for people; see ``harness.lab.door``."""
 
+    def evidence(self) -> dict[str, Any]:
+        """What the lab knows of it: ledger, expect, requests, console, simulated; no secrets."""
+
     def end(self) -> None:
         """End it and everything made for it; returns when it is gone."""
 

@@ -286,7 +286,7 @@ class Pool:
                     hint="the channel answered with something stale",
                 )
             # The node's clock can only be judged beside another that was read at that moment.
-            facts["received"] = time.time()
+            facts["received"] = getattr(running, "received", None) or time.time()
         station.meet(running.expect, facts)
         self._read_ledger(station)
         _write_json(station.capsule / "facts.json", facts)

@@ -9,9 +9,12 @@ from typing import Any
 import msgspec
 
 from harness.broker import Client
-from harness.node import CellNames, Node
+from harness.node import CellNames, Node, Recorded
 from harness.station import Unavailable
-from harness.transports.base import AgentOperations, RemoteError, TransportError
+from harness.transports.base import AgentOperations, NodeAbsent, RemoteError, TransportError
+
+#: A broker's word for an error of the node's -> what a check sees.
+KINDS: Mapping[str, type[TransportError]] = {"remote": RemoteError, "absent": NodeAbsent}
 
 
 class BrokerTransport(AgentOperations):
@@ -28,7 +31,7 @@ class BrokerTransport(AgentOperations):
         try:
             return self._client.ask("call", cell=self.name, op=op, timeout=timeout, args=args)
         except Unavailable as error:
-            kind = RemoteError if error.kind == "remote" else TransportError
+            kind = KINDS.get(error.kind, TransportError)
             self.failed = self.failed or kind is TransportError
             raise kind(error.message, hint=error.hint) from error
 
@@ -38,10 +41,11 @@ class BrokerTransport(AgentOperations):
 
 def remote_node(client: Client, cell: Mapping[str, str], lease: Mapping[str, Any]) -> Node:
     """The node that checks see, from the answer to ``acquire``."""
+    facts: Mapping[str, Any] = msgspec.json.decode(Path(lease["facts"]).read_bytes())
     return Node(
         name=cell["id"],
         cell=CellNames(cell["image"], cell["scenario"], cell["profile"], cell["provider"]),
-        facts=msgspec.json.decode(Path(lease["facts"]).read_bytes()),
+        facts=Recorded(facts) if lease.get("recorded") else facts,
         transport=BrokerTransport(client, cell["id"]),
         expect=lease["expect"],
         ledger=lease["ledger"],

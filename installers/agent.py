@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import contextlib
 import gc
 import hashlib
@@ -36,6 +35,7 @@ from installers.execute import Programs, node_argv
 from installers.exits import Exit
 from installers.facts import AREAS, SCHEMA, Collector
 from installers.port import MAX_LINE, HostGone, Port
+from installers.request import BadRequest, Request, decoded, field
 
 MAX_REQUESTS = 16
 MAX_PART = 4 << 20
@@ -46,7 +46,6 @@ URGENT = ("ping", "hello", "identity", "facts", "thaw")
 # Answered by the thread that reads: to start one would cost a fork more than the answer.
 AT_ONCE = ("ping", "hello", "identity", "thaw")
 URGENT_NICE, USUAL_NICE, PATIENT_NICE = -20, 0, 10
-REQUIRED = object()
 # systemctl(1), is-system-running
 BOOTING = ("initializing", "starting")
 # sd_booted(3)
@@ -55,32 +54,7 @@ PATIENCE = 5.0
 # What is being done when the host goes gets this long, in seconds, to clean up after itself.
 ENDING = 10.0
 
-Request = dict[str, Any]
 Operation = Callable[[Request], Any]
-
-
-class BadRequest(Exception):
-    """A request that makes no sense; its text is the answer's ``error``."""
-
-
-def _field(request: Request, name: str, kind: Any, default: Any = REQUIRED) -> Any:
-    """A field of a request, of the type (or types) it must have; null is the default."""
-    value = request.get(name)
-    if value is None:
-        if default is REQUIRED:
-            raise BadRequest(f"{request.get('op')}: {name!r} is missing")
-        return default
-    # true is an int to Python, and no number of seconds to us.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise BadRequest(f"{request.get('op')}: {name!r} cannot be {value!r:.80}")
-    return value
-
-
-def _bytes(text: str, name: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadRequest(f"{name!r} is not base64: {error}") from None
 
 
 def _nice(value: int) -> None:
@@ -108,6 +82,7 @@ class Agent:
             "hello": self._hello,
             "identity": self._identity,
             "facts": self._collect,
+            "capture": self._capture,
             "exec": self._exec,
             "put": self._put,
             "get": self._get,
@@ -256,22 +231,28 @@ class Agent:
         return {**system.identity(Reader()), "nonce": nonce, "clock": time.time()}
 
     def _collect(self, request: Request) -> dict[str, Any]:
-        only = _field(request, "only", list, None)
+        only = field(request, "only", list, None)
         if only is not None and not all(area in AREAS for area in only):
             raise BadRequest(f"facts: the areas are {', '.join(AREAS)}")
-        return self._facts.collect(_field(request, "nonce", str, None), only)
+        return self._facts.collect(field(request, "nonce", str, None), only)
+
+    def _capture(self, request: Request) -> dict[str, Any]:
+        # As with the cards: most nodes are never asked.
+        from installers import capture
+
+        return capture.collect(self._facts, field(request, "nonce", str, None))
 
     def _exec(self, request: Request) -> dict[str, Any]:
         """Runs ``argv``, or ``sh`` under /bin/sh."""
         if "sh" in request:
-            argv = ["/bin/sh", "-c", _field(request, "sh", str)]
+            argv = ["/bin/sh", "-c", field(request, "sh", str)]
         else:
-            argv = _field(request, "argv", list)
+            argv = field(request, "argv", list)
         if not argv or not all(isinstance(word, str) for word in argv):
             raise BadRequest("exec: 'argv' must be a list of at least one string")
-        env = _field(request, "env", dict, {})
-        stdin = _bytes(_field(request, "stdin_b64", str, ""), "stdin_b64")
-        timeout = _field(request, "timeout", (int, float), 60)
+        env = field(request, "env", dict, {})
+        stdin = decoded(field(request, "stdin_b64", str, ""), "stdin_b64")
+        timeout = field(request, "timeout", (int, float), 60)
         try:
             done = self._programs.run(argv, stdin, timeout, env)
         except OSError as error:
@@ -285,27 +266,27 @@ class Agent:
 
     def _put(self, request: Request) -> dict[str, Any]:
         """Writes one part of a file; the last part makes it appear, whole, under its name."""
-        path = _field(request, "path", str)
-        data = _bytes(_field(request, "data_b64", str), "data_b64")
+        path = field(request, "path", str)
+        data = decoded(field(request, "data_b64", str), "data_b64")
         part = path + PART_SUFFIX
-        first = not _field(request, "append", bool, False)
+        first = not field(request, "append", bool, False)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if first else os.O_APPEND)
         with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if not _field(request, "last", bool, True):
+        if not field(request, "last", bool, True):
             return {"size": Path(part).stat().st_size}
         whole = Path(part)
-        whole.chmod(_field(request, "mode", int, 0o644))
+        whole.chmod(field(request, "mode", int, 0o644))
         digest = hashlib.sha256(whole.read_bytes()).hexdigest()
         whole.replace(path)
         return {"size": Path(path).stat().st_size, "sha256": digest}
 
     def _get(self, request: Request) -> dict[str, Any]:
         """Reads up to MAX_PART bytes of a file from ``offset``; ``eof`` says that it was all."""
-        path = _field(request, "path", str)
-        offset = _field(request, "offset", int, 0)
+        path = field(request, "path", str)
+        offset = field(request, "offset", int, 0)
         with Path(path).open("rb") as file:
             file.seek(offset)
             data = file.read(MAX_PART)
@@ -317,9 +298,9 @@ class Agent:
         return self._facts.probes
 
     def _controls(self, request: Request) -> list[dict[str, Any]]:
-        stranger = _field(request, "stranger_b64", str, None)
-        module = _field(request, "module", str, "nvidia")
-        data = None if stranger is None else _bytes(stranger, "stranger_b64")
+        stranger = field(request, "stranger_b64", str, None)
+        module = field(request, "module", str, "nvidia")
+        data = None if stranger is None else decoded(stranger, "stranger_b64")
         self._facts.controls, self._facts.no_controls = [], ""
         try:
             self._facts.controls = controls.run_controls(module, data)
@@ -329,8 +310,8 @@ class Agent:
         return self._facts.controls
 
     def _hygiene(self, request: Request) -> dict[str, Any]:
-        secrets = [_bytes(text, "secrets_b64") for text in _field(request, "secrets_b64", list, [])]
-        self._facts.searched = search.search(secrets, _field(request, "paths", list, None))
+        secrets = [decoded(text, "secrets_b64") for text in field(request, "secrets_b64", list, [])]
+        self._facts.searched = search.search(secrets, field(request, "paths", list, None))
         return self._facts.searched
 
     def _cards(self, _request: Request) -> dict[str, Any]:
@@ -343,10 +324,10 @@ class Agent:
     def _thaw(self, request: Request) -> dict[str, Any]:
         """Makes this fork a machine of its own; what was collected before is another's."""
         done = thaw.thaw(
-            float(_field(request, "clock", (int, float))),
-            _bytes(_field(request, "entropy_b64", str), "entropy_b64"),
-            _field(request, "name", str),
-            _field(request, "mac", str),
+            float(field(request, "clock", (int, float))),
+            decoded(field(request, "entropy_b64", str), "entropy_b64"),
+            field(request, "name", str),
+            field(request, "mac", str),
         )
         self._facts.probes, self._facts.controls, self._facts.searched = [], [], {}
         self._facts.no_controls, self._facts.cards = "", None
@@ -354,12 +335,12 @@ class Agent:
 
     def _apply(self, request: Request) -> dict[str, Any]:
         """Runs the installers in a process of their own; ``metadata`` is an object or a URL."""
-        metadata = _field(request, "metadata", (str, dict), None)
+        metadata = field(request, "metadata", (str, dict), None)
         argv = [*node_argv(), "apply", "--json"]
-        only = _field(request, "only", list, [])
+        only = field(request, "only", list, [])
         if only:
             argv += ["--only", ",".join(map(str, only))]
-        timeout = _field(request, "timeout", (int, float), 3600)
+        timeout = field(request, "timeout", (int, float), 3600)
         # Metadata may hold a password: memory only, and gone when the installers are.
         with tempfile.TemporaryDirectory(dir="/run", prefix="airlock-apply-") as folder:
             if isinstance(metadata, str):

@@ -29,11 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario",
         nargs="?",
-        metavar="SCENARIO",
-        help="a scenario's name, several put together (a+b), or the path of your own",
+        metavar="SCENARIO|CAPSULE",
+        help="a scenario's name, several put together (a+b), the path of your own, or a capsule",
     )
-    parser.add_argument("--image", default="debian-12", metavar="I", help="default: debian-12")
-    parser.add_argument("--profile", default="driver", metavar="P", help="default: driver")
+    parser.add_argument("--image", metavar="I", help="default: a capsule's own, or debian-12")
+    parser.add_argument("--profile", metavar="P", help="default: a capsule's own, or driver")
     parser.add_argument("--provider", default="qemu", metavar="P", help="default: qemu")
     selection.matrix_argument(parser)
     parser.add_argument(
@@ -48,20 +48,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
     from fixtures.scenarios.clusters import load_cluster_scenarios
+    from harness.capsules.archive import SUFFIX
     from harness.errors import UsageError
+
+    of_clusters = load_cluster_scenarios()
+    if args.scenario is None:
+        _, catalog = selection.catalog(args.matrix)
+        shipped = ", ".join(sorted([*catalog.scenarios, *of_clusters]))
+        raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
+    if args.scenario in of_clusters:
+        return _rehearsed(of_clusters[args.scenario])
+    if args.scenario.endswith(SUFFIX):
+        from harness.capsules.rebuild import rebuild
+
+        return rebuild(args, _show)
+    from harness.capsules.derive import DEFAULT_IMAGE, DEFAULT_PROFILE
+
+    args.image, args.profile = args.image or DEFAULT_IMAGE, args.profile or DEFAULT_PROFILE
+    cell, finished = _show(args)
+    return _exit(cell) if finished else Exit.UNKNOWN
+
+
+def _show(args: argparse.Namespace) -> tuple[model.Cell, bool]:
+    """Make the node and print what it shows; its cell, and whether the run came to its end."""
     from harness.matrix import Selection, select
     from harness.providers.base import Options
     from harness.run import Request
     from harness.run import run as run_cells
     from reports.text import plain
 
-    of_clusters = load_cluster_scenarios()
-    if args.scenario in of_clusters:
-        return _rehearsed(of_clusters[args.scenario])
     _, catalog = selection.catalog(args.matrix)
-    if args.scenario is None:
-        shipped = ", ".join(sorted([*catalog.scenarios, *of_clusters]))
-        raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
     axes = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
     cells = select([], axes, catalog)
@@ -79,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     (cell,) = outcome.report.cells
     print(plain("\n".join(_told(scenario, cell, seen.output))))
     print(f"\nreport: {outcome.directory / 'index.html'}")
-    return _exit(cell) if outcome.report.run.finished else Exit.UNKNOWN
+    return cell, outcome.report.run.finished is not None
 
 
 def _rehearsed(scenario: ClusterScenario) -> int:
@@ -191,6 +207,7 @@ def _told(scenario: Scenario, cell: model.Cell, output: str) -> list[str]:
 
 
 def _exit(cell: model.Cell) -> Exit:
+    """The verb's answer for a scenario."""
     from reports.summary import is_named, standing
 
     # Blockers that a short look leaves open (a search of the whole disk) do not count here.

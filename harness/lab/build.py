@@ -96,10 +96,10 @@ class Built:
 
 def attributes(job: Job, proxy: str | None) -> dict[str, str]:
     """The instance metadata of the cell. ``proxy`` is ``[user:password@]host:port``."""
-    scenario = job.cell.scenario
-    values: dict[str, str] = {}
+    scenario, values = job.cell.scenario, dict[str, str]()
     if proxy:
-        values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": "origin-direct.test"}
+        around = scenario.proxy.no_proxy or "origin-direct.test"
+        values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": around}
     if scenario.intercept:
         values["http-proxy-pem-uri"] = f"file://{_CA}"
     own = job.cell.profile.foreign
@@ -168,7 +168,7 @@ def _own(job: Job) -> dict[str, Any]:
 
 def _given_ca(job: Job, authority: Authority) -> Identity:
     """The CA of the proxy while the image is built, which is the one it is given."""
-    return authority.signing_ca(job.cell.scenario.while_built.trust.ca)
+    return authority.root_ca(job.cell.scenario.while_built.trust)
 
 
 def build(

@@ -25,7 +25,7 @@ def expected(
     """What holds on a good node of this cell. ``built``: its image's manifest."""
     scenario = cell.scenario
     driver = "driver" in cell.profile.parts
-    ca = authority.signing_ca(scenario.trust.ca)
+    ca = authority.root_ca(scenario.trust)
     return {
         "ca_sha256": ca.sha256 if scenario.intercept else None,
         # Google's double shows a certificate that stands for public ones.

@@ -76,7 +76,7 @@ def make_proxy(
 
     hosts = {origins.NAME: origin.address}
     ports = [origin.https_port, origin.http_port]
-    ca = authority.signing_ca(scenario.trust.ca)
+    ca = authority.signing_ca(scenario.trust)
     if scenario.fault:
         return FaultProxy(
             directory,

@@ -157,7 +157,7 @@ class FakeTransport(AgentOperations):
         self._alive = True
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
-        """``facts`` and ``ping``; a fake node has no shell."""
+        """``facts``, ``capture`` and ``ping``; a fake node has no shell."""
         del timeout
         if not self._alive:
             raise NodeGone("the fake node is gone")
@@ -167,6 +167,13 @@ class FakeTransport(AgentOperations):
             self._alive = self._behaviour != "dies"
             nonce = "stale" if self._behaviour == "stale" else args.get("nonce")
             return {**self._facts, "nonce": nonce, "clock": time.time()}
+        if op == "capture":
+            from installers import capture
+            from installers.collect import credentials
+
+            facts = {**self._facts, "nonce": args.get("nonce"), "clock": time.time()}
+            none = {"journal.txt": "a fake node has none"}
+            return capture.clean(facts, {}, None, none, credentials.Found())
         raise RemoteError(f"a fake node cannot do {op!r}")
 
     def close(self) -> None:

@@ -105,6 +105,11 @@ class ClusterTransport:
         del timeout  # each request has its own
         return {**collect(self._cluster, self._namespace), "nonce": nonce}
 
+    def capture(self, nonce: str, timeout: float = 120) -> dict[str, Any]:
+        """Always TransportError: capsules are of nodes."""
+        del nonce, timeout
+        raise TransportError(f"{self.name}: a cluster cannot be captured, its nodes can")
+
     def close(self) -> None:
         """Hang up."""
         self._cluster.__exit__(None, None, None)

@@ -38,6 +38,10 @@ class RemoteError(TransportError):
     """The node answered that the operation failed; the message is the node's own."""
 
 
+class NodeAbsent(RemoteError):
+    """There is no node, only what one said when it was captured, and it did not say this."""
+
+
 class CommandTimeout(TransportError):
     """A command on the node was ended at its timeout; ``out`` and ``err`` are what it had said."""
 
@@ -73,6 +77,9 @@ class Transport(Protocol):
 
     def facts(self, nonce: str | None = None, timeout: float = 60) -> dict[str, Any]:
         """Everything one exchange tells of the node."""
+
+    def capture(self, nonce: str, timeout: float = 120) -> dict[str, Any]:
+        """What a capsule is made of, in one exchange; without secrets."""
 
     def close(self) -> None:
         """Gives up the connection; the node stays as it is."""
@@ -123,6 +130,13 @@ class AgentOperations(ABC):
         if facts.get("nonce") != nonce:
             raise TransportError(f"{self.name}: the facts are the answer to another question")
         return facts
+
+    def capture(self, nonce: str, timeout: float = 120) -> dict[str, Any]:
+        """Facts, excerpts of logs and attributes without secrets; see installers.capture."""
+        found: dict[str, Any] = self.call("capture", timeout=timeout, nonce=nonce)
+        if found["facts"].get("nonce") != nonce:
+            raise TransportError(f"{self.name}: the capture is the answer to another question")
+        return found
 
     def identity(self, nonce: str | None = None, timeout: float = 30) -> dict[str, Any]:
         """Which machine answers, at which time: machine_id, hostname, boot_id, clock, nonce."""

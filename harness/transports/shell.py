@@ -8,13 +8,16 @@ comes from /proc and /sys, and what takes a program of the node's is named as un
 from __future__ import annotations
 
 import secrets
+import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.transports.base import Ran, TransportError
-from installers.collect import efi, network, secure_boot
+from installers import capture as node_side
+from installers.collect import credentials, efi, network, secure_boot
 from installers.collect.reader import Reader
 from installers.facts import AREAS, Collector
 
@@ -50,6 +53,16 @@ FETCHED = (
     *("identity", "os", "kernel", "python", "secure_boot", "network", "proxy", "trust"),
     *("loaded_modules", "signing", "journal", "installers", "packages"),
 )
+# What a program prints, as if it were a file.
+PRINTED = """\
+printf '%s\\n' NAME
+COMMAND 2>/dev/null
+printf '\\n%s\\n' "$m"
+"""
+LOGS = {
+    "/journal.txt": " 2>/dev/null; ".join(map(shlex.join, node_side.JOURNALS)),
+    "/kernel.txt": "dmesg",
+}
 NOT_FETCHED = (*(area for area in AREAS if area not in FETCHED), "cards")
 
 Run = Callable[..., Ran]
@@ -57,8 +70,30 @@ Run = Callable[..., Ran]
 
 def facts(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, Any]:
     """The facts object, ``why`` being the reason given for whatever could not be read."""
+    with _fetched(run, timeout, {}) as (folder, lines):
+        return _read(folder, lines, nonce, why)
+
+
+def capture(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, Any]:
+    """What ``installers.capture`` takes, of such a node; secrets are taken out on this side."""
+    missing = {"metadata.json": why}
+    with _fetched(run, timeout, LOGS) as (folder, lines):
+        told = _read(folder, lines, nonce, why)
+        found = credentials.find(Reader(folder))
+        texts = {}
+        for path in LOGS:
+            name = path.lstrip("/")
+            texts[name] = (Reader(folder).text(path) or "").strip()
+    return node_side.clean(told, texts, None, missing, found)
+
+
+@contextmanager
+def _fetched(run: Run, timeout: float, logs: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """A folder laid out like the node, and what the script said before: see ``_read``."""
     mark = f"--{secrets.token_hex(16)}"
     script = SCRIPT.replace("$FILES", " ".join(FILES.split()))
+    for log, command in logs.items():
+        script += PRINTED.replace("NAME", log).replace("COMMAND", command)
     ran = run(["/bin/sh", "-c", script, "sh", mark], timeout=timeout)
     head, separator, rest = ran.out.partition(mark.encode() + b"\n")
     lines = head.decode(errors="replace").splitlines()
@@ -68,10 +103,14 @@ def facts(run: Run, nonce: str | None, timeout: float, why: str) -> dict[str, An
         for piece in rest.split(mark.encode() + b"\n"):
             name, newline, data = piece.partition(b"\n")
             if newline:
-                path = Path(folder, name.decode().lstrip("/"))
+                # The node chooses what it prints: no name may lead out of the folder.
+                parts = name.decode(errors="replace").strip("/").split("/")
+                if not {"", ".", ".."}.isdisjoint(parts):
+                    raise TransportError(f"the node's sh named a file {name[:200]!r}")
+                path = Path(folder, *parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-        return _read(folder, lines, nonce, why)
+        yield folder, lines
 
 
 def _read(folder: str, lines: list[str], nonce: str | None, why: str) -> dict[str, Any]:

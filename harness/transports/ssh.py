@@ -129,6 +129,8 @@ class SshTransport(AgentOperations):
             return self._exec(timeout, args)
         if op == "facts":
             return shell.facts(self.run, args.get("nonce"), timeout, self._no_python)
+        if op == "capture":
+            return shell.capture(self.run, args.get("nonce"), timeout, self._no_python)
         raise NoPython(f"{self.name}: {op}: {self._no_python}", hint="install python3 there")
 
     def close(self) -> None:

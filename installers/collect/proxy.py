@@ -138,6 +138,12 @@ def _told(files: _Files, path: str) -> dict[str, Any]:
     }
 
 
+def settings_url(reader: Reader) -> Optional[str]:
+    """Where the unit that applies the settings takes them from; None without the unit."""
+    source = re.search(r"^ExecStart=.* --metadata (\S+)", reader.text(UNIT) or "", re.M)
+    return source.group(1) if source else None
+
+
 def _of_users(files: _Files) -> dict[str, list[str]]:
     """Path of each file of a single user's that names a proxy -> the proxies in it, host:port."""
     homes = ["/root", *(f"/home/{name}" for name in files.reader.names("/home"))]
@@ -192,9 +198,8 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
         "git": _lines(files.text("/etc/gitconfig"), r"proxy|^\["),
         "pip": _lines(files.text("/etc/pip.conf"), r"proxy|cert"),
     }
-    unit = reader.text(UNIT) or ""
-    source = re.search(r"^ExecStart=.* --metadata (\S+)", unit, re.M)
-    facts["settings_url"] = redact(source.group(1)) if source else None
+    source = settings_url(reader)
+    facts["settings_url"] = None if source is None else redact(source)
     for folder in ("/run/airlock", "/etc/airlock", "/var/lib/airlock"):
         for name in reader.names(folder):
             files.text(f"{folder}/{name}")

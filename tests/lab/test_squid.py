@@ -22,6 +22,7 @@ from fixtures.errors import BadInput, FixtureError
 from fixtures.ledger import summarise
 from fixtures.origin import GREETING, NAME, Origin
 from fixtures.pki import Authority
+from fixtures.scenarios.tables import Trust
 from fixtures.squid import Squid, new_password
 from tests.lab.logged import logged
 
@@ -110,6 +111,24 @@ def test_without_the_ca_the_handshake_fails_and_the_ledger_says_so(
     assert "self-signed certificate in certificate chain" in errors
     logged(bumping, method="CONNECT", tls=None, bump="bump")
     assert summarise(bumping.rows(), [])["clients_without_ca"] == [NAME]
+
+
+@pytest.mark.parametrize(
+    "trust",
+    [
+        Trust(key="rsa-2048", digest="sha512", age_days=30, left_days=20, depth=2),
+        Trust(key="ec-384", digest="sha384", left_days=400),
+    ],
+    ids=["two in the chain", "another curve"],
+)
+def test_a_ca_like_a_customers(
+    make: Any, authority: Authority, origin: Origin, trust: Trust
+) -> None:
+    """The node is given the root alone; what comes between, the proxy sends along."""
+    root = ("--cacert", str(authority.root_ca(trust).cert_path))
+    with make(intercept=True, ca=authority.signing_ca(trust)) as squid:
+        assert curl(squid, origin.url, *root) == (0, GREETING.decode(), "")
+        assert curl(squid, origin.url, "--cacert", str(authority.proxy.cert_path))[0] == 60
 
 
 def test_without_the_password(bumping: Squid, authority: Authority, origin: Origin) -> None:

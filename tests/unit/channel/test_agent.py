@@ -125,7 +125,7 @@ def test_it_survives_a_line_without_end(host: Host, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"op": "dance"}, "no operation 'dance'; there are apply, cards, controls, exec"),
+        ({"op": "dance"}, "no operation 'dance'; there are apply, capture, cards, controls, exec"),
         ({"op": ["facts"]}, "no operation"),
         ({}, "no operation None"),
         ({"op": "exec"}, "exec: 'argv' is missing"),
