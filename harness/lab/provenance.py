@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from fixtures.pki import Authority
     from harness.lab.base import Base
     from harness.lab.build import Built
+    from harness.lab.cloud import Disk
     from harness.pack import Packed
     from harness.providers.base import Job
 
 
-def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
+def of_build(base: Base | Disk, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
     """What a built image was made of and with."""
     manifest = built.manifest
     driver = manifest["provenance"].get("driver", {})
