@@ -107,8 +107,10 @@ class Qemu:
         }
 
     def refusal(self, cell: Cell) -> Refusal | None:
-        """Refused by what is known of the image's kernel, before anything is fetched or built."""
-        return known_refusal(cell)
+        """Refused by what is known of the image, before anything is fetched or built."""
+        from harness.lab import base
+
+        return known_refusal(cell) or base.refusal(cell.image)
 
     def needs(self, cell: Cell) -> Needs:
         return Needs(memory_mb=cell.image.memory_mb)
