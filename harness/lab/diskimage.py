@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from harness.errors import InfraError, UsageError
 from harness.lab.namespace import host_env
+from installers.exits import Exit
 
 _ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 _SECTORS = (512, 4096)
@@ -44,6 +45,12 @@ class BadImage(UsageError):
     def __init__(self, code: str, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class UnfitImage(BadImage):
+    """A disk that is one, and cannot be a machine here: the image is at fault, not who named it."""
+
+    exit = Exit.FAIL
 
 
 @dataclass(frozen=True)
@@ -76,22 +83,22 @@ class Inspection:
     untold: tuple[str, ...] = field(default=())
 
     def require_bootable(self, name: str) -> None:
-        """Raise :class:`BadImage` where it is certain that it cannot be run in the lab."""
+        """Raise :class:`UnfitImage` where it is certain that it cannot be run in the lab."""
         if not any(part.esp for part in self.partitions):
-            raise BadImage(
+            raise UnfitImage(
                 "image.no-efi-partition",
                 f"{name} has no EFI system partition ({self.table}: {self._layout()})",
                 hint="take the vendor's UEFI image: Secure Boot needs one",
             )
         if _LOADER not in self.loaders:
             found = ", ".join(self.loaders) or "none"
-            raise BadImage(
+            raise UnfitImage(
                 "image.no-boot-loader",
                 f"{name} has no {_LOADER.upper()} on its EFI system partition (there: {found})",
                 hint="a machine without boot entries starts nothing else",
             )
         if self.cloud_init is False:
-            raise BadImage(
+            raise UnfitImage(
                 "image.no-cloud-init",
                 f"{name} ({self.title or 'no os-release'}) has no cloud-init",
                 hint="take the vendor's cloud image; the lab reaches a machine by its cloud-init",
