@@ -21,7 +21,7 @@ from fixtures.metadata import MetadataServer
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
 from harness.cached import used
-from harness.deadline import Deadline
+from harness.deadline import Deadline, DeadlinePassed
 from harness.errors import InfraError
 from harness.lab import (
     applying,
@@ -45,7 +45,7 @@ from harness.lab.base import canonical
 from harness.providers.base import Job, NodeFailed, Refused
 from harness.state import cache_dir, exclusive
 from harness.transports.agent import AgentTransport
-from harness.transports.base import CommandTimeout, NodeGone
+from harness.transports.base import CommandTimeout, TransportError
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin
@@ -96,7 +96,9 @@ def key(
     added: tools.Added,
 ) -> str:
     """Key of an image that is built in a machine: what build.key has, and the seed."""
-    return canonical([build.key(job, found, node_file, authority, given, added), seed.texts()])
+    return canonical(
+        [build.key(job, found, node_file, authority, given, added), seed.texts(), seed.OPEN]
+    )
 
 
 def build_machine(
@@ -126,6 +128,7 @@ def build_machine(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             seed.make(partial / "seed.img", node_file)
+            seed.make(job.scratch / "first.img", node_file, silent=True)
             site = _Site(job, found, partial, authority, origin, start_proxy, given)
             manifest = site.build(added)
             with job.phase("disk", "writing the disk"):
@@ -237,7 +240,7 @@ class _Site:
             directory=self._place,
             root=self.overlay,
             esp=None,
-            seed=self._out / "seed.img",
+            seed=job.scratch / "first.img",
             firmware=firmware.find(),
             variables=self._place / "vars.fd",
             proxy_port=proxy,
@@ -253,14 +256,14 @@ class _Site:
         watch = consolewords.Watch(running, lambda: transport.heard)
         try:
             transport.wait_ready(timeout=_READY_SECONDS, alive=watch, check=self._job.check)
-        except InfraError as error:
+        except (TransportError, DeadlinePassed) as error:
             raise running.explain(error) from error
 
     def _prepare(self, place: Channel, added: tools.Added) -> None:
         """The CA, the repository's key, files of the profile, the signer, the cache."""
         job = self._job
         store = build.STORE_PLACE if self._caches else ""
-        place.must(f"mkdir -p -m 755 /run/airlock {store}")
+        place.must(f"{seed.OPEN}mkdir -p -m 755 /run/airlock {store}")
         ca = build.given_ca(job, self._authority)
         place.transport.put(ca.pem, build.CA_FILE)
         place.transport.put(Repository(self._authority).armored, packages.KEY_FILE)
@@ -350,7 +353,7 @@ class _Site:
     def _end(self, place: Channel, running: vm.VirtualMachine) -> None:
         """As a vendor ends the build of an image: the next boot is that of a new instance."""
         place.must("cloud-init clean --logs && rm -rf /run/airlock && sync", timeout=120)
-        with contextlib.suppress(NodeGone):
+        with contextlib.suppress(TransportError):  # it may be gone before it has answered
             place.transport.run(["systemctl", "poweroff"], timeout=60)
         deadline = Deadline(_OFF_SECONDS, "the end of the machine")
         while running.runs:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from harness.providers.base import Job
 
 
-def of_build(base: Base | Disk, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
+def of_build(
+    base: Base | Disk, built: Built, node_file: Packed, authority: Authority
+) -> dict[str, Any]:
     """What a built image was made of and with."""
     manifest = built.manifest
     driver = manifest["provenance"].get("driver", {})
@@ -42,6 +44,7 @@ def of_build(base: Base | Disk, built: Built, node_file: Packed, authority: Auth
             *_modules(driver),
         ],
         "installers": manifest["provenance"],
+        **({"inspected": manifest["inspected"]} if "inspected" in manifest else {}),
         "subject": {"disk_sha256": manifest["disk_sha256"]} if "disk_sha256" in manifest else None,
     }
 

@@ -26,12 +26,18 @@ _LABEL = "CIDATA"
 _MIB = 1 << 20
 
 # A bootcmd runs at every boot, before the network is said to be up, so that the agent can tell why
-# a boot is stuck. Nothing is upgraded: the image is what is under test.
+# a boot is stuck. Nothing is upgraded: the image is what is under test. The mirrors are not used,
+# because its sources stay as they are; without any, cloud-init would look names up.
 _USER_DATA = f"""\
 #cloud-config
 package_update: false
 package_upgrade: false
 repo_upgrade: none
+manage_etc_hosts: false
+apt:
+  preserve_sources_list: true
+  primary: [{{arches: [default], uri: "http://mirror.invalid/"}}]
+  security: [{{arches: [default], uri: "http://mirror.invalid/"}}]
 growpart: {{mode: auto, devices: ["/"]}}
 resize_rootfs: true
 bootcmd:
@@ -51,8 +57,9 @@ failed() {{
 tar -x -f {_PLACE}/{_ARCHIVE} -C / --no-same-owner --no-overwrite-dir ||
   failed "the agent cannot be unpacked"
 grep -q metadata.google.internal /etc/hosts || cat {_PLACE}/hosts >>/etc/hosts
-grep -q ^nameserver /etc/resolv.conf ||
+if ip route show default | grep -q . && ! grep -q ^nameserver /etc/resolv.conf; then
   echo 'nameserver {at.NAMESERVER}' >/etc/resolv.conf || :
+fi
 command -v restorecon >/dev/null && restorecon -R {NODE_FILE} /etc/systemd/system || :
 systemctl daemon-reload
 for unit in {" ".join((*seam.SILENT, *seam.SILENT_VENDOR))}; do
@@ -64,19 +71,26 @@ systemctl start --no-block airlock-agent.service || failed "the agent does not s
 """
 
 
-def network() -> str:
-    """The configuration of both cards, of version 2, as JSON (which YAML is a superset of)."""
-    first = {
+def network(*, silent: bool = False) -> str:
+    """The configuration of both cards, of version 2, as JSON (which YAML is a superset of).
+
+    ``silent``: no way out and nobody to ask for names, so that nothing of the vendor's gets a
+    packet out before it was switched off; :data:`OPEN` then makes it what it is otherwise.
+    """
+    first: dict[str, object] = {
         "match": {"macaddress": at.MAC},
         "set-name": "eth0",
         "dhcp4": False,
         "dhcp6": False,
         "accept-ra": False,
         "addresses": [f"{at.NODE}/{at.NODE_PREFIX}", f"{at.NODE6}/64"],
-        # A route and a nameserver, so that attempts to get out leave the card: see seam.files.
-        "routes": [{"to": "0.0.0.0/0", "via": at.GATEWAY}, {"to": "::/0", "via": at.GATEWAY6}],
-        "nameservers": {"addresses": [at.NAMESERVER]},
     }
+    if not silent:
+        # A route and a nameserver, so that attempts to get out leave the card: see seam.files.
+        first |= {
+            "routes": [{"to": "0.0.0.0/0", "via": at.GATEWAY}, {"to": "::/0", "via": at.GATEWAY6}],
+            "nameservers": {"addresses": [at.NAMESERVER]},
+        }
     second = {
         "match": {"macaddress": at.METADATA_MAC},
         "set-name": "eth1",
@@ -88,18 +102,28 @@ def network() -> str:
     return json.dumps({"version": 2, "ethernets": {"eth0": first, "eth1": second}}, indent=1) + "\n"
 
 
-def texts() -> dict[str, str]:
-    """Name on the volume -> text: all of it but the agent."""
+def texts(*, silent: bool = False) -> dict[str, str]:
+    """Name on the volume -> text: all of it but the agent. See :func:`network`."""
     return {
         "user-data": _USER_DATA,
         "meta-data": _META_DATA,
-        "network-config": network(),
+        "network-config": network(silent=silent),
         _SCRIPT: _RUN,
-        "hosts": seam.hosts(),
+        "hosts": f"127.0.1.1 airlock-node\n{seam.hosts()}",
     }
 
 
-def make(volume: Path, node_file: Packed) -> None:
+#: Opens a silent network.
+OPEN = f"""
+ip route replace default via {at.GATEWAY} dev eth0
+ip -6 route replace default via {at.GATEWAY6} dev eth0
+if ! resolvectl dns eth0 {at.NAMESERVER} 2>/dev/null; then
+  echo 'nameserver {at.NAMESERVER}' >/etc/resolv.conf
+fi
+"""
+
+
+def make(volume: Path, node_file: Packed, *, silent: bool = False) -> None:
     """Write the seed as a raw file, whole or not at all. Raises InfraError."""
     path = NODE_FILE.lstrip("/")
     entries = {name: text.encode() for name, text in seam.units().items()}
@@ -109,7 +133,7 @@ def make(volume: Path, node_file: Packed) -> None:
         pointing={},
     )
     with tempfile.TemporaryDirectory(dir=volume.parent) as folder:
-        for name, text in texts().items():
+        for name, text in texts(silent=silent).items():
             Path(folder, name).write_text(text)
         Path(folder, _ARCHIVE).write_bytes(archive)
         disk.make_volume(volume, Path(folder), label=_LABEL, size=2 * len(archive) + 34 * _MIB)
