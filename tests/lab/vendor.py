@@ -21,8 +21,9 @@ from harness.state import cache_dir, exclusive
 
 SECTOR, MIB = 512, 1 << 20
 #: (Partition number, type, name, first MiB, MiB), laid out as Debian's own cloud images are.
-_ESP = (15, "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ESP", 1, 100)
-_ROOT = (1, "0fc63daf-8483-4772-8e79-3d69d8477de4", "root", 101, 2400)
+ESP, LINUX = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0fc63daf-8483-4772-8e79-3d69d8477de4"
+_ESP = (15, ESP, "ESP", 1, 100)
+_ROOT = (1, LINUX, "root", 101, 2400)
 _END = 101 + 2400 + 1
 _UUID = "7f3a1c52-5f0e-4c0b-9a51-0d9c3a4be6aa"
 PACKAGES = ("cloud-init", "cloud-guest-utils", "netplan.io", "systemd-resolved")
