@@ -38,10 +38,10 @@ from harness.providers.base import Job, NodeFailed, Refused
 from harness.state import cache_dir, exclusive
 
 if TYPE_CHECKING:
-    from harness.lab.cloud import Disk
     from fixtures.origin import Origin
     from fixtures.pki import Authority, Identity
     from fixtures.scenarios import Scenario
+    from harness.lab.cloud import Disk
     from harness.lab.surroundings import AnyProxy
     from harness.pack import Packed
 

@@ -74,9 +74,11 @@ def take(image: Image, say: Say, *, fresh: bool = False) -> Disk:
     Raises :class:`BadImage` where it is not what it should be (its digest, a disk), and
     :class:`InfraError` where it cannot be had: not reachable, no room.
     """
-    if not fresh and (found := find(image)) is not None:
-        used(found.raw.parent)
-        return found
+    if not fresh and image.sha256:
+        with exclusive(_place(image.sha256)):
+            used(_place(image.sha256))
+            if (found := find(image)) is not None:
+                return found
     with tempfile.TemporaryDirectory(dir=cache_dir("cloud"), prefix="partial-") as folder:
         source = Path(image.source)
         if image.remote:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from harness.cli import main
+from harness.lab.diskimage import inspect
+from harness.lab.namespace import run_as_root
 from tests.lab import vendor
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("vendor")]
@@ -43,6 +45,11 @@ def test_a_vendors_disk_becomes_a_node_that_is_checked_like_any_other(tmp_path: 
 
 
 def test_without_cloud_init_the_cell_is_refused_before_anything_boots(tmp_path: Path) -> None:
-    status, cell = run(tmp_path, vendor.make(without="cloud-init"))
+    raw = tmp_path / "bare.raw"
+    run_as_root(["qemu-img", "convert", "-O", "raw", str(vendor.make()), str(raw)], timeout=600)
+    (root,) = [part for part in inspect(raw, "bare").partitions if part.holds == "ext4"]
+    remove = ["debugfs", "-w", "-R", "rm /usr/bin/cloud-init", f"{raw}?offset={root.start}"]
+    run_as_root(remove, timeout=60)
+    status, cell = run(tmp_path / "out", raw)
     assert (status, cell["verdict"], cell["cause"]) == (1, "refused", "image.no-cloud-init")
     assert not [phase for phase in cell["phases"] if "boot" in phase["name"]]

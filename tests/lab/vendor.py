@@ -56,12 +56,9 @@ _FILES = {
 }
 
 
-def make(*, without: str = "") -> Path:
-    """The image as qcow2, from the cache or made now (minutes).
-
-    ``without``: ``cloud-init`` leaves that out of it.
-    """
-    made_of = [Path(__file__).read_text(), base.recipe(IMAGE), without]
+def make() -> Path:
+    """The image as qcow2, from the cache or made now (minutes)."""
+    made_of = [Path(__file__).read_text(), base.recipe(IMAGE)]
     directory = cache_dir("vendor") / base.canonical(made_of)[:32]
     found = directory / "vendor-12-generic-amd64.qcow2"
     with exclusive(directory):
@@ -70,13 +67,13 @@ def make(*, without: str = "") -> Path:
             directory.mkdir()
             tree = directory / "tree"
             try:
-                _make(tree, directory, without)
+                _make(tree, directory)
             finally:
                 remove_tree(tree)
     return found
 
 
-def _make(tree: Path, directory: Path, without: str) -> None:
+def _make(tree: Path, directory: Path) -> None:
     found = base.build(IMAGE, log=directory / "log")
     run_as_root(["mkdir", str(tree)], timeout=20)
     untar = ["tar", "-x", "-p", "--numeric-owner", "-C", str(tree)]
@@ -87,8 +84,6 @@ def _make(tree: Path, directory: Path, without: str) -> None:
     packed = directory / "files.tar"
     packed.write_bytes(_archive(files))
     run_as_root([*untar, "--overwrite", "-f", str(packed)], timeout=60)
-    if without:
-        run_as_root(["chroot", str(tree), "dpkg", "--purge", "--force-all", without], timeout=300)
     raw, esp, root = directory / "disk.raw", directory / "esp", directory / "root"
     make_ext4 = ["mkfs.ext4", "-q", "-F", "-L", "root", "-U", _UUID, "-d", str(tree)]
     run_as_root([*make_ext4, str(root), f"{_ROOT[4]}M"], timeout=600)

@@ -20,9 +20,7 @@ OTHER = (
     "[   41.2] cloud-init[512]: Cloud-init v. 22.4.2 finished at Sun, 22 Nov 2026 09:00:00 +0000. "
     "Datasource DataSourceNone.  Up 41.20 seconds\r\n"
 )
-OURS = OTHER.replace(
-    "DataSourceNone.", "DataSourceNoCloud [seed=/dev/vdb][dsmode=net]."
-)
+OURS = OTHER.replace("DataSourceNone.", "DataSourceNoCloud [seed=/dev/vdb][dsmode=net].")
 LOGIN = "\r\nDebian GNU/Linux 12 localhost ttyS0\r\n\r\nlocalhost login: "
 
 
@@ -30,6 +28,12 @@ def watch(folder: Path, said: str, *, heard: bool = False) -> consolewords.Watch
     running = vm.VirtualMachine(machine(folder))
     running.machine.console.write_text(said)
     return consolewords.Watch(running, lambda: heard, patience=0.0)
+
+
+def look_again(look: consolewords.Watch) -> None:
+    """Patience begins with the first look at a prompt."""
+    for _ in range(3):
+        look()
 
 
 @pytest.mark.parametrize(
@@ -47,8 +51,7 @@ def watch(folder: Path, said: str, *, heard: bool = False) -> consolewords.Watch
 def test_the_console_tells_why(said: str, code: str, means: str, tmp_path: Path) -> None:
     look = watch(tmp_path, said)
     with pytest.raises(NodeFailed, match=means) as caught:
-        for _ in range(2):  # patience begins with the first look at the prompt
-            look()
+        look_again(look)
     assert caught.value.cause == code
     assert caught.value.hint
     assert "serial console: " in caught.value.message
@@ -58,6 +61,4 @@ def test_the_console_tells_why(said: str, code: str, means: str, tmp_path: Path)
     ("said", "heard"), [("", False), (OURS, False), ("GRUB loading.\r\n", False), (LOGIN, True)]
 )
 def test_a_machine_that_comes_up_is_left_alone(said: str, heard: bool, tmp_path: Path) -> None:
-    look = watch(tmp_path, said, heard=heard)
-    for _ in range(3):
-        look()
+    look_again(watch(tmp_path, said, heard=heard))
