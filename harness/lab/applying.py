@@ -51,6 +51,19 @@ class Look:
     audit: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What the proxy saw of a build.
+
+    ``requests``: its rows, of which the first ``fetched`` were made until the installers had ended.
+    ``named``: when the image first named the proxy (unix time).
+    """
+
+    requests: Sequence[Mapping[str, Any]]
+    fetched: int
+    named: float | None
+
+
 def apply(job: Job, place: Workplace) -> dict[str, Any]:
     """Run the installers; the journal and the log say how far they came.
 
@@ -102,21 +115,18 @@ def manifest(
     out: Path,
     results: Mapping[str, Any],
     last: Look,
-    requests: Sequence[Mapping[str, Any]],
-    named: float | None,
+    traffic: Traffic,
     signatures: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The built image's manifest; its evidence goes beside it.
-
-    ``requests``: the proxy's rows. ``named``: when the image first named the proxy (unix time).
-    """
+    """The built image's manifest; its evidence goes beside it."""
+    requests = traffic.requests
     (out / "journal.jsonl").write_text(last.journal)
     (out / "facts.json").write_text(last.facts)
     (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
     seen = captures.classify(captures.read(out / CAPTURE), at.peers())
     ledger = summarise(requests, [seen]) | {
-        "proxy_step_end": named,
-        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+        "proxy_step_end": traffic.named,
+        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests[: traffic.fetched]),
         "audit": last.audit,
         "planned": foreign.planned(job, results),
         "left": {"gpu_config": json.loads(last.facts)["gpu_config"]},

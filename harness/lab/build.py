@@ -296,13 +296,16 @@ def _build(
                 if job.options.reproducing:
                     scripted.show_symptom(job, chamber, origin)
                 raise
+            # What a scenario's own script fetches is not the installers'.
+            fetched = len(squid.rows()) if squid else 0
             scripted.run(job, chamber, origin)
         last = applying.look(job, chamber, results)
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
     requests = squid.rows() if squid else []
     ours = "proxy" in job.cell.profile.installers
     named = provenance.step_end(last.journal, "proxy") if ours else first
-    return applying.manifest(job, out, results, last, requests, named, signer.signatures)
+    traffic = applying.Traffic(requests, fetched, named)
+    return applying.manifest(job, out, results, last, traffic, signer.signatures)
 
 
 def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, added: tools.Added) -> None:

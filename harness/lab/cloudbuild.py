@@ -219,6 +219,7 @@ class _Site:
             ):
                 stack.enter_context(scripted.broken(job, place, self._origin))
                 results = self._install(place)
+                fetched = len(squid.rows()) if squid else 0
                 scripted.run(job, place, self._origin)
             last = applying.look(job, place, results)
             kernel = self._kernel(place)
@@ -227,9 +228,8 @@ class _Site:
             requests = squid.rows() if squid else []
         shutil.copy(machine.capture, self._out / applying.CAPTURE)
         named = provenance.step_end(last.journal, "proxy")
-        manifest = applying.manifest(
-            job, self._out, results, last, requests, named, signer.signatures
-        )
+        traffic = applying.Traffic(requests, fetched, named)
+        manifest = applying.manifest(job, self._out, results, last, traffic, signer.signatures)
         return {**manifest, "kernel": kernel, "inspected": list(self._found.inspection.lines())}
 
     def _machine(self, proxy: int | None, metadata: int, signer: Path) -> vm.Machine:

@@ -122,9 +122,10 @@ class Qemu:
         """
         from harness.lab import base
 
+        boots = 2 if cell.scenario.boot.again else 1
         if cell.image.cloud:
-            return 6.0
-        return 1.5 + (0.0 if base.find(cell.image) else 5.0)
+            return 4.5 + 1.5 * boots
+        return 1.5 * boots + (0.0 if base.find(cell.image) else 5.0)
 
     def shared(self, fresh: bool) -> tuple[Authority, Origin]:
         """Keys and origin of the lab; made on first use, kept between runs unless ``fresh``."""
