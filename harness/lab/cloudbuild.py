@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from harness.lab.surroundings import AnyProxy
     from harness.pack import Packed
 
-_READY_SECONDS = 1200.0
+# cloud-init comes on top of a boot: half an hour where the machine is emulated on a busy host.
+_READY_SECONDS = 1800.0
 _OFF_SECONDS = 300.0
 _COPY_SECONDS = 600.0
 #: MiB of cached things that go in and out by the channel.
