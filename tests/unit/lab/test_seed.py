@@ -1,4 +1,4 @@
-"""The seed of a vendor's image, read back by mtools, tar and sh; and what comes out of its cache."""
+"""The seed of a vendor's image, read back by mtools, tar and sh; what comes out of its cache."""
 
 from __future__ import annotations
 
