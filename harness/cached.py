@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.state import cache_dir, claimed, exclusive, lock_of, private_dir, state_dir
 
 #: What is large: everything else in the cache together is less than one image.
-KINDS = ("images", "frozen", "base")
+KINDS = ("images", "frozen", "base", "cloud")
 #: How many GiB of them are kept; ``AIRLOCK_CACHE_GB`` overrides it.
 VARIABLE = "AIRLOCK_CACHE_GB"
 BUDGET_GIB = 20.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import foreign
+from harness import cloud, foreign
 from harness.cells import Image, Profile
 from harness.errors import UsageError
 from harness.names import nearest
@@ -32,6 +32,16 @@ class Catalog:
     images: Mapping[str, Image]
     scenarios: Mapping[str, Scenario]
     profiles: Mapping[str, Profile]
+
+    def image(self, name: str) -> Image:
+        """An image of the catalog, or a vendor's disk by its path or address. UsageError."""
+        if name in self.images:
+            return self.images[name]
+        if cloud.is_named(name):
+            found = cloud.named(name)
+            taken = found.name in self.images
+            return replace(found, name=f"{found.name}-disk") if taken else found
+        raise UsageError(f"unknown image {name!r}", hint=nearest(name, self.images))
 
     def scenario(self, name: str) -> Scenario:
         """A shipped scenario, several put together (``a+b``), or a user's own by its path.
@@ -81,6 +91,10 @@ def _merged(
 
 
 def _image(path: Path, text: str, name: str, table: dict[str, Any]) -> Image:
+    known = {field.name for field in fields(Image)} - {"name"}
+    check_keys(path, text, table, known, f"[{name}]")
+    where = f"{path}:{line_of(text, '', f'[{name}]')}: [{name}]"
+    table = cloud.read(table, where, path.parent)
     values = {"name": name, **_tuples(_requires(path, text, name, table))}
     return _build(Image, values, path, text, name)
 

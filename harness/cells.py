@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from harness.requirements import Requirements
 
@@ -30,23 +30,39 @@ class Expected(enum.StrEnum):
 class Image:
     """An OS image under test, as ``matrices/images.toml`` describes it.
 
-    ``family`` and ``version`` are the release's ``ID`` and ``VERSION_ID`` (os-release(5));
-    ``kernel`` is the package the image boots, ``PACKAGE/ARCHIVE`` where it is not of the suite;
-    ``archives`` are those besides the suite's own, ``packages`` what it has beyond the usual.
+    ``family`` and ``version`` are the release's ``ID`` and ``VERSION_ID`` (os-release(5)).
+    Of kind ``packages`` it is made here: ``kernel`` is the package it boots, ``PACKAGE/ARCHIVE``
+    where it is not of the suite; ``archives`` are those besides the suite's own, ``packages`` what
+    it has beyond the usual. Of kind ``cloud`` it is a vendor's disk (see harness.cloud): then
+    ``family`` and ``version`` may be "", which is to say that nobody has read them.
     """
 
     name: str
     title: str
-    family: str
-    version: str
-    suite: str
-    kernel: str
+    family: str = ""
+    version: str = ""
+    suite: str = ""
+    kernel: str = ""
     memory_mb: int = 1536
     disk_mb: int = 6144
     arch: str = "x86_64"
     requires: Requirements = field(default_factory=Requirements)
     archives: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    mirror: str = ""
+    kind: Literal["packages", "cloud"] = "packages"
+    source: str = ""
+    sha256: str = ""
+
+    @property
+    def cloud(self) -> bool:
+        """Whether it is a vendor's disk."""
+        return self.kind == "cloud"
+
+    @property
+    def remote(self) -> bool:
+        """Whether its disk has to be fetched."""
+        return "://" in self.source
 
 
 @dataclass(frozen=True)

@@ -119,13 +119,15 @@ def _make(provider: Provider, job: Job, order: Order) -> Running:
 def find_cell(order: Order) -> Cell:
     """The cell that an order means; UsageError with the nearest name for one that is unknown."""
     catalog = load_catalog(Path(order.matrix).parent)
-    found: dict[str, Any] = {"scenario": catalog.scenario(order.scenario)}
-    for axis, known in (("image", catalog.images), ("profile", catalog.profiles)):
-        name = getattr(order, axis)
-        if name not in known:
-            raise UsageError(f"unknown {axis} {name!r}", hint=nearest(name, known))
-        found[axis] = known[name]
-    return Cell(**found, provider=order.provider)
+    if order.profile not in catalog.profiles:
+        hint = nearest(order.profile, catalog.profiles)
+        raise UsageError(f"unknown profile {order.profile!r}", hint=hint)
+    return Cell(
+        catalog.image(order.image),
+        catalog.scenario(order.scenario),
+        catalog.profiles[order.profile],
+        order.provider,
+    )
 
 
 def _announce(record: RunRecord, cell: Cell, name: str, path: str) -> Held:

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import cloud
 from harness.catalog import MATRICES, Catalog, check_keys, line_of, read_toml
 from harness.cells import Cell, Expected
 from harness.errors import NothingToDo, UsageError
@@ -146,21 +147,28 @@ def select(cells: Sequence[Cell], selection: Selection, catalog: Catalog) -> lis
     for axis, names in asked.items():
         known = getattr(catalog, AXES[axis])
         for name in names:
-            if name not in known and not (axis == "scenario" and is_made(name)):
+            own = {"scenario": is_made, "image": cloud.is_named}.get(axis)
+            if name not in known and not (own and own(name)):
                 raise UsageError(f"--{axis}: unknown {axis} {name!r}", hint=nearest(name, known))
     scenarios = [catalog.scenario(name) for name in selection.scenarios]
+    images = [catalog.image(name) for name in selection.images]
     asked["scenario"] = tuple(scenario.name for scenario in scenarios)
+    asked["image"] = tuple(image.name for image in images)
     chosen = [
         cell
         for cell in cells
         if all(not names or getattr(cell, axis).name in names for axis, names in asked.items())
     ]
-    if not chosen and selection.images and selection.scenarios and (cells or selection.profiles):
+    given = any(image.name not in catalog.images for image in images)
+    if given and not selection.scenarios:
+        # A disk of one's own in the scenarios of the matrix.
+        scenarios = list({cell.scenario.name: cell.scenario for cell in cells}.values())
+    if not chosen and images and scenarios and (cells or selection.profiles):
         provider = selection.provider or (cells[0].provider if cells else DEFAULT_PROVIDER)
         profiles = selection.profiles or tuple(dict.fromkeys(cell.profile.name for cell in cells))
         chosen = [
-            Cell(catalog.images[image], scenario, catalog.profiles[profile], provider)
-            for image in selection.images
+            Cell(image, scenario, catalog.profiles[profile], provider)
+            for image in images
             for scenario in scenarios
             for profile in profiles
         ]

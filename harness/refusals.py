@@ -11,9 +11,31 @@ def known_refusal(cell: Cell) -> Refusal | None:
     """Why this cell must be refused; None if nothing is known against it.
 
     A driver under Secure Boot on a kernel that takes no module signatures by keys in the firmware's
-    db; and a foreign installer whose program the image does not have.
+    db; a foreign installer whose program the image does not have; and what the lab cannot do to a
+    vendor's disk.
     """
-    return _untrusted(cell) or _without_program(cell)
+    return _vendors(cell) or _untrusted(cell) or _without_program(cell)
+
+
+def _vendors(cell: Cell) -> Refusal | None:
+    """What is done to files of a tree cannot be done to a disk that only its own kernel reads."""
+    if not cell.image.cloud:
+        return None
+    own = cell.profile.foreign
+    if own is not None:
+        return Refusal(
+            "image.cloud-foreign",
+            f"{cell.image.name} is a vendor's disk, and {own.path.name} is run in a tree of files",
+            "use an image of kind packages for set-up of your own",
+        )
+    if cell.scenario.disk.size_mb or cell.scenario.disk.free_mb:
+        return Refusal(
+            "image.cloud-disk",
+            f"{cell.scenario.name} resizes the root file system, and nobody knows which a vendor's "
+            f"disk ({cell.image.name}) has",
+            "use an image of kind packages for this scenario",
+        )
+    return None
 
 
 def _untrusted(cell: Cell) -> Refusal | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from harness.cached import used
 from harness.errors import InfraError
 from harness.lab.namespace import host_env
+from harness.providers.base import Refusal
 from harness.state import cache_dir, exclusive
 
 if TYPE_CHECKING:
@@ -43,7 +44,14 @@ PACKAGES = [
     "shim-signed",
     "grub-efi-amd64-signed",
 ]
-COMPONENTS = "main,contrib,non-free,non-free-firmware"
+_COMPONENTS = {
+    "debian": "main,contrib,non-free,non-free-firmware",
+    "ubuntu": "main,restricted,universe,multiverse",
+}
+#: Whose archives apt's configuration names, by the family of an image (Origin of a Release file).
+_ORIGINS = {"debian": "Debian", "ubuntu": "Ubuntu"}
+#: Names a mirror for all images; an image's own ``mirror`` comes first.
+VARIABLE = "AIRLOCK_MIRROR"
 # Documentation and translations are of no use in a lab, and every file costs time on a disk.
 _EXCLUDE = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*/*", "/usr/share/info/*")
 
@@ -70,12 +78,32 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def components(image: Image) -> str:
+    """The components of its archives, with commas."""
+    return _COMPONENTS.get(image.family, _COMPONENTS["debian"])
+
+
+def refusal(image: Image) -> Refusal | None:
+    """Why it cannot be made here: nobody has said where its packages are.
+
+    Debian's are where mmdebstrap or apt of this machine looks. Others' are no guess of ours.
+    """
+    if image.cloud or image.family == "debian" or find(image) or sources(image):
+        return None
+    return Refusal(
+        "image.no-mirror",
+        f"nobody has said where the packages of {image.name} ({image.family}) are",
+        f'airlock image build {image.name} --mirror URL, or mirror = "URL" in images.toml, or '
+        f"{VARIABLE}; or take the vendor's cloud image: --image FILE",
+    )
+
+
 def recipe(image: Image) -> dict[str, object]:
     """Everything that decides what is in the image, but for the mirror's state of the day."""
     more = {"archives": image.archives} if image.archives else {}
     return {
         "suite": image.suite,
-        "components": COMPONENTS,
+        "components": components(image),
         "packages": sorted([*PACKAGES, image.kernel, *image.packages]),
         "exclude": _EXCLUDE,
         "format": 1,
@@ -118,11 +146,11 @@ def build(image: Image, *, log: Path, fresh: bool = False) -> Base:
 
 
 def _mmdebstrap(image: Image, tar: Path, log: Path) -> None:
-    argv = ["mmdebstrap", "--variant=minbase", f"--components={COMPONENTS}"]
+    argv = ["mmdebstrap", "--variant=minbase", f"--components={components(image)}"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDE]
     included = [*PACKAGES, image.kernel, *image.packages]
     argv += [f"--include={','.join(included)}", image.suite, str(tar)]
-    argv += sources(image.suite, image.archives)
+    argv += sources(image)
     try:
         with log.open("ab") as out:
             done = subprocess.run(
@@ -147,32 +175,41 @@ def _mmdebstrap(image: Image, tar: Path, log: Path) -> None:
         )
 
 
-def sources(suite: str, archives: Sequence[str] = ()) -> Sequence[str]:
-    """Mirror arguments for mmdebstrap, from ``AIRLOCK_MIRROR`` or the host's apt configuration.
+def sources(image: Image) -> Sequence[str]:
+    """Mirror arguments for mmdebstrap: the image's own mirror, VARIABLE, or this machine's apt.
 
-    ``archives``: names beside the suite's, such as ``bookworm-backports``.
-    Empty when the host is no Debian: mmdebstrap then uses the mirror it knows itself.
+    Empty when apt here knows none of its family: mmdebstrap then uses the mirror it knows itself.
     """
-    if given := os.environ.get("AIRLOCK_MIRROR"):
-        return [f"deb {given} {s} {COMPONENTS.replace(',', ' ')}" for s in (suite, *archives)]
-    found: dict[str, str] = {}  # kind of archive -> its address
-    done = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(CODENAME)|$(ORIGIN)|$(LABEL)"],
-        capture_output=True,
-        text=True,
-        env=host_env(),
-        check=False,
-    )
-    for line in done.stdout.splitlines():
-        uri, codename, origin, label = line.split("|")
-        if origin == "Debian" and uri.startswith("http"):
-            kind = "security" if "ecurity" in label else "main"
-            if "-backports" not in codename:
-                found.setdefault(kind, uri.rstrip("/"))
+    words = components(image).replace(",", " ")
+    if given := image.mirror or os.environ.get(VARIABLE):
+        return [f"deb {given} {s} {words}" for s in (image.suite, *image.archives)]
+    found = _configured(_ORIGINS.get(image.family, ""))
     if "main" not in found:
         return []
-    words = COMPONENTS.replace(",", " ")
-    lines = [f"deb {found['main']} {s} {words}" for s in (suite, f"{suite}-updates", *archives)]
+    suites = (image.suite, f"{image.suite}-updates", *image.archives)
+    lines = [f"deb {found['main']} {s} {words}" for s in suites]
     if "security" in found:
-        lines.append(f"deb {found['security']} {suite}-security {words}")
+        lines.append(f"deb {found['security']} {image.suite}-security {words}")
     return lines
+
+
+def _configured(origin: str) -> dict[str, str]:
+    """Kind of archive (main, security) -> its address, as apt of this machine has it."""
+    found: dict[str, str] = {}
+    try:
+        done = subprocess.run(
+            ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(CODENAME)|$(ORIGIN)|$(LABEL)"],
+            capture_output=True,
+            text=True,
+            env=host_env(),
+            check=False,
+        )
+    except FileNotFoundError:
+        return found
+    for line in done.stdout.splitlines():
+        uri, codename, whose, label = line.split("|")
+        if whose == origin and uri.startswith("http"):
+            security = "ecurity" in label or codename.endswith("-security")
+            if "-backports" not in codename:
+                found.setdefault("security" if security else "main", uri.rstrip("/"))
+    return found

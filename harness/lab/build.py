@@ -7,7 +7,6 @@ is taken from the cache shows its own ledger, with its date.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,17 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fixtures import capture as captures
-from fixtures.ledger import summarise
 from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
-from harness.applied import judge
+from harness import lab_units
 from harness.cached import used
-from harness.lab import addresses as at
 from harness.lab import (
-    canary,
+    applying,
     disk,
     environment,
     foreign,
@@ -36,25 +32,24 @@ from harness.lab import (
     tools,
 )
 from harness.lab.base import Base, canonical
-from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
+from harness.lab.namespace import Bind, Chamber, remove_tree, run_as_root
 from harness.lab.outside import Outside
 from harness.providers.base import Job, NodeFailed, Refused
 from harness.state import cache_dir, exclusive
-from installers.collect import modules
 
 if TYPE_CHECKING:
     from fixtures.origin import Origin
     from fixtures.pki import Authority, Identity
     from fixtures.scenarios import Scenario
+    from harness.lab.cloud import Disk
     from harness.lab.surroundings import AnyProxy
     from harness.pack import Packed
 
-NODE_FILE = "usr/lib/airlock/airlock-node.pyz"
-_PYTHON = ["/usr/bin/python3", f"/{NODE_FILE}"]
-_SOCKET = "/run/airlock/sign.sock"
-_CA = "/run/airlock/proxy-ca.pem"
-_STORE = "/var/cache/airlock/store"
-_ENV = {
+NODE_FILE = lab_units.NODE_FILE.lstrip("/")
+SOCKET = "/run/airlock/sign.sock"
+CA_FILE = "/run/airlock/proxy-ca.pem"
+STORE_PLACE = "/var/cache/airlock/store"
+ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
@@ -63,12 +58,6 @@ _ENV = {
 # invoke-rc.d asks this file before it starts a daemon (Debian policy, 9.3.3); in a build nothing
 # is started, and the file is gone before the disk is made.
 _POLICY = "usr/sbin/policy-rc.d"
-_JOURNAL = "/var/lib/airlock/journal.jsonl"
-# Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
-_APPLY_SECONDS = 2400
-_AUDIT_SECONDS = 180
-# What apt fetches besides lists: packages, and sources of packages.
-_PACKAGES = (".deb", ".dsc", ".tar.gz", ".tar.xz")
 #: Signed entries of the cache, below the state directory's own.
 STORE = "store"
 
@@ -86,8 +75,16 @@ class Built:
         return self.directory / "root.img"
 
     @property
-    def esp(self) -> Path:
-        return self.directory / "esp.img"
+    def esp(self) -> Path | None:
+        """What boots it; None where its own disk does."""
+        path = self.directory / "esp.img"
+        return path if path.exists() else None
+
+    @property
+    def seed(self) -> Path | None:
+        """What its cloud-init reads, if it is a vendor's."""
+        path = self.directory / "seed.img"
+        return path if path.exists() else None
 
     def stranger(self, module: str) -> Path:
         """The detached signature of ``module`` by a key that nobody enrolled."""
@@ -101,7 +98,7 @@ def attributes(job: Job, proxy: str | None) -> dict[str, str]:
         around = scenario.proxy.no_proxy or "origin-direct.test"
         values |= {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": around}
     if scenario.intercept:
-        values["http-proxy-pem-uri"] = f"file://{_CA}"
+        values["http-proxy-pem-uri"] = f"file://{CA_FILE}"
     own = job.cell.profile.foreign
     return {**values, **(own.metadata if own else {})}
 
@@ -112,8 +109,8 @@ def build_attributes(
     """The same while the image is built: what is to be installed, and by whose word."""
     values = attributes(job, proxy) | {
         "invocation-type": "custom-images",
-        "airlock-signer": _SOCKET,
-        "airlock-cache": f"file://{_STORE}",
+        "airlock-signer": SOCKET,
+        "airlock-cache": f"file://{STORE_PLACE}",
         "airlock-cache-signers": authority.module.sha256,
         **packages.metadata(job.cell, authority, origin),
         **environment.metadata(job.cell),
@@ -125,7 +122,7 @@ def build_attributes(
 
 def key(
     job: Job,
-    base: Base,
+    base: Base | Disk,
     node_file: Packed,
     authority: Authority,
     metadata: Mapping[str, str],
@@ -138,7 +135,7 @@ def key(
             "node_file": node_file.sha256,
             "installers": job.cell.profile.installers,
             "metadata": dict(metadata),
-            "ca": _given_ca(job, authority).sha256,
+            "ca": given_ca(job, authority).sha256,
             "certificate": authority.module.sha256,
             "seam": canonical([seam.files(), seam.links()]),
             "disk_mb": job.cell.image.disk_mb,
@@ -166,7 +163,7 @@ def _own(job: Job) -> dict[str, Any]:
     return {"foreign": [own.kind, own.sha256, own.driver, own.hosts]} if own else {}
 
 
-def _given_ca(job: Job, authority: Authority) -> Identity:
+def given_ca(job: Job, authority: Authority) -> Identity:
     """The CA of the proxy while the image is built, which is the one it is given."""
     return authority.root_ca(job.cell.scenario.while_built.trust)
 
@@ -194,7 +191,7 @@ def build(
     directory = cache_dir("images") / key(job, base, node_file, authority, given, added)[:32]
     with exclusive(directory):
         used(directory)
-        if (found := _find(directory)) is not None:
+        if (found := find(directory)) is not None:
             with job.phase("build", f"the image built {found.manifest['built']}") as phase:
                 phase.outcome = "cached"
             return provenance.bound(job, found)
@@ -211,11 +208,7 @@ def build(
             )
             with job.phase("disk", "writing the disks"):
                 manifest["kernel"] = _make_disks(job, tree, partial)
-                builder = {name: str(value).encode() for name, value in foreign.BUILDER.items()}
-                hits = canary.search(partial / "root.img", {**secrets, **builder})
-                baked = [hit for hit in hits if hit["name"] in builder]
-                manifest["ledger"]["secrets"] = [hit for hit in hits if hit not in baked]
-                manifest["ledger"]["left"]["builder"] = baked
+                applying.search(partial / "root.img", secrets, manifest["ledger"])
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)
@@ -225,7 +218,7 @@ def build(
         return provenance.bound(job, Built(directory, manifest, cached=False))
 
 
-def _find(directory: Path) -> Built | None:
+def find(directory: Path) -> Built | None:
     try:
         return Built(directory, json.loads((directory / "manifest.json").read_text()), cached=True)
     except (OSError, ValueError):
@@ -252,11 +245,11 @@ def _build(
             foreign.name_host(tree)
     store = cache_dir(STORE)
     ca = job.scratch / "proxy-ca.pem"
-    ca.write_bytes(_given_ca(job, authority).pem)
+    ca.write_bytes(given_ca(job, authority).pem)
     socket_path = job.scratch / "sign.sock"
     stranger = out / "stranger"
     stranger.mkdir()
-    capture = out / "build.pcap"
+    capture = out / applying.CAPTURE
     repository_key = job.scratch / "repository.asc"
     repository_key.write_bytes(Repository(authority).armored)
     metadata = MetadataServer(given, overrides=foreign.BUILDER)
@@ -273,14 +266,14 @@ def _build(
             capture,
             job.capsule / "build.log",
             binds=[
-                Bind(socket_path, _SOCKET),
-                Bind(ca, _CA, readonly=True),
+                Bind(socket_path, SOCKET),
+                Bind(ca, CA_FILE, readonly=True),
                 Bind(repository_key, packages.KEY_FILE, readonly=True),
-                Bind(store, _STORE),
+                Bind(store, STORE_PLACE),
                 *outside.names(job.scratch / "hosts"),
                 *(foreign.binds(own, job, authority.module.der) if own else ()),
             ],
-            env=_ENV,
+            env=ENV,
             places=outside.places,
             hostname=foreign.HOSTNAME if own else "",
         )
@@ -298,45 +291,21 @@ def _build(
             stack.enter_context(scripted.broken(job, chamber, origin))
             try:
                 first = foreign.install(job, chamber, capture, secrets)
-                results = _apply(job, chamber) if job.cell.profile.installers else {}
+                results = applying.apply(job, chamber) if job.cell.profile.installers else {}
             except (NodeFailed, Refused):
                 if job.options.reproducing:
                     scripted.show_symptom(job, chamber, origin)
                 raise
             # What a scenario's own script fetches is not the installers'.
-            fetched = squid.rows() if squid else []
+            fetched = len(squid.rows()) if squid else 0
             scripted.run(job, chamber, origin)
-        _, journal = chamber.run(["cat", _JOURNAL], timeout=20) if results else (0, "")
-        chamber.run([*_PYTHON, "probe"], timeout=60)
-        audit = None
-        if "driver" in job.cell.profile.parts:
-            audit = provenance.audit(
-                lambda words: chamber.run([*_PYTHON, *words], timeout=_AUDIT_SECONDS),
-                foreign.CERTIFICATE if own and own.driver else modules.CERTIFICATE,
-            )
-        _, told = chamber.run([*_PYTHON, "facts", "--json"], timeout=_AUDIT_SECONDS)
+        last = applying.look(job, chamber, results)
         chamber.run(["rm", "-f", f"/{_POLICY}"], timeout=20)
     requests = squid.rows() if squid else []
-    (out / "journal.jsonl").write_text(journal)
-    (out / "facts.json").write_text(told)
-    (out / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests))
-    seen = captures.classify(captures.read(capture), at.peers())
     ours = "proxy" in job.cell.profile.installers
-    ledger = summarise(requests, [seen]) | {
-        "proxy_step_end": provenance.step_end(journal, "proxy") if ours else first,
-        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in fetched),
-        "audit": audit,
-        "planned": foreign.planned(job, results),
-        "left": {"gpu_config": json.loads(told)["gpu_config"]},
-    }
-    return {
-        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "ledger": ledger,
-        "installers": list(job.record.installers),
-        "contract": results.get("contract", {}),
-        "signatures": list(signer.signatures),
-        "provenance": _provenance(results),
-    }
+    named = provenance.step_end(last.journal, "proxy") if ours else first
+    traffic = applying.Traffic(requests, fetched, named)
+    return applying.manifest(job, out, results, last, traffic, signer.signatures)
 
 
 def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, added: tools.Added) -> None:
@@ -357,23 +326,6 @@ def _unpack(base: Base, tree: Path, node_file: Packed, scratch: Path, added: too
     run_as_root([*command, "--overwrite", "-f", str(packed)], timeout=60)
 
 
-def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
-    """Run the installers; the journal and the log say how far they came."""
-    only = ",".join(job.cell.profile.installers)
-    url = f"http://{at.METADATA}"
-    code, out = chamber.run(
-        [*_PYTHON, "apply", "--metadata", url, "--only", only, "--json"], timeout=_APPLY_SECONDS
-    )
-    (job.capsule / "apply.json").write_text(out)
-    tail = last_words(job.capsule / "build.log")
-    try:
-        results: dict[str, Any] = json.loads(out)
-    except ValueError as e:
-        raise NodeFailed(f"the installers gave no result (exit {code}): {tail}") from e
-    judge(job, code, results, tail)
-    return results
-
-
 def _make_disks(job: Job, tree: Path, out: Path) -> str:
     """Write root and ESP; return the release of the kernel that boots (the newest installed)."""
     done = run_as_root(["ls", "-1v", str(tree / "lib/modules")], timeout=20)
@@ -384,7 +336,3 @@ def _make_disks(job: Job, tree: Path, out: Path) -> str:
     disk.make_root(tree, out / "root.img", size_mib=job.cell.image.disk_mb)
     disk.make_esp(tree, out / "esp.img", kernel=kernel, vendor=job.cell.image.family)
     return kernel
-
-
-def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {i["name"]: i["provenance"] for i in results.get("installers", []) if i["provenance"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tarfile
 import tempfile
@@ -73,21 +74,34 @@ def make_esp(tree: Path, image: Path, *, kernel: str, vendor: str, cmdline: str 
                 (plain / target).write_bytes(member.read())
         (plain / "EFI" / vendor / "grub.cfg").write_text(_GRUB_CFG.format(extra=cmdline))
         used = sum(f.stat().st_size for f in plain.rglob("*") if f.is_file())
-        sectors = (used // 512) * 5 // 4 + 65536
-        partial = image.with_suffix(".partial")
-        with partial.open("wb") as f:
-            f.truncate(sectors * 512)
-        for argv in (
-            ["mformat", "-i", str(partial), "-F", "-T", str(sectors), "::"],
-            ["mcopy", "-i", str(partial), "-s", "-Q", *map(str, plain.iterdir()), "::/"],
-        ):
-            _quiet(argv)
-        partial.rename(image)
+        make_volume(image, plain, size=used * 5 // 4 + (32 << 20))
+
+
+def make_volume(image: Path, folder: Path, *, size: int, label: str = "") -> None:
+    """Write what is in ``folder`` as a FAT file system of ``size`` bytes, whole or not at all."""
+    sectors = size // 512
+    partial = image.with_suffix(".partial")
+    with partial.open("wb") as f:
+        f.truncate(sectors * 512)
+    named = ["-v", label] if label else []
+    for argv in (
+        ["mformat", "-i", str(partial), "-F", *named, "-T", str(sectors), "::"],
+        ["mcopy", "-i", str(partial), "-s", "-Q", *map(str, folder.iterdir()), "::/"],
+    ):
+        _quiet(argv)
+    partial.rename(image)
 
 
 def make_overlay(base: Path, overlay: Path, kind: str = "raw") -> None:
     """A qcow2 file that holds what one node writes, over ``base``, which stays as it is."""
     _quiet(["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(base), str(overlay)])
+
+
+def grow(overlay: Path, size_mib: int) -> None:
+    """Give a qcow2 disk at least so many MiB; what is on it finds them behind its end."""
+    told = _quiet(["qemu-img", "info", "--output=json", str(overlay)])
+    if json.loads(told)["virtual-size"] < size_mib << 20:
+        _quiet(["qemu-img", "resize", "-q", "-f", "qcow2", str(overlay), f"{size_mib}M"])
 
 
 def copy(source: Path, target: Path) -> None:
@@ -107,10 +121,11 @@ def to_qcow2(raw: Path) -> None:
     partial.replace(raw)
 
 
-def _quiet(argv: list[str]) -> None:
+def _quiet(argv: list[str]) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, env=host_env(), check=False)
     except FileNotFoundError as e:
         raise InfraError(f"{argv[0]} is not installed", hint="airlock doctor --fix") from e
     if done.returncode:
         raise InfraError(f"{argv[0]} failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,4 +1,4 @@
-"""UEFI firmware: code, and a variable store whose ``db`` holds our certificate."""
+"""UEFI firmware: code, and a variable store whose ``db`` has Microsoft's certificates and ours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from harness.lab.namespace import host_env
 _DIRS = (Path("/usr/share/OVMF"), Path("/usr/share/edk2/ovmf"), Path("/usr/share/qemu"))
 # Owner of our entries in ``db``; any fixed GUID does (UEFI 2.10, 32.4.1).
 _OWNER = str(uuid.uuid5(uuid.NAMESPACE_DNS, "airlock.test"))
-# Microsoft's own GUID, and its CA of 2023: a firmware of today has it, and this one need not.
+# Microsoft's own GUID, and its CA of 2023. Distributions' templates know that of 2011, which signs
+# nothing since June 2026; newer boot loaders carry a signature by that of 2023 alone.
 _MICROSOFT = "77fa9abd-0359-4d32-bd60-28f4e78f784b"
-NEW_CA = "microsoft.com/ms-uefi-2023.pem"
+_OF_2023 = "microsoft.com/ms-uefi-2023.pem"
+#: What is in db besides the certificates of :func:`enroll`, for keys of what depends on it.
+KNOWN = ("microsoft 2011", "microsoft 2023")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def enroll(
     owner: Sequence[Path] = (),
     enforced: bool = True,
 ) -> None:
-    """Write a variable store to ``store``: Microsoft's keys plus ``certificates`` (PEM) in db.
+    """Write a variable store to ``store``: Microsoft's of 2011 and 2023, ``certificates`` (PEM).
 
     ``owner``: certificates (PEM) in shim's list of the machine owner's keys (MOK).
     Secure Boot is on in the result if ``enforced``. ``--enroll-cert`` of the same tool would leave
@@ -58,9 +61,11 @@ def enroll(
     argv = [sys.executable, "-m", "virt.firmware.vars"]
     argv += ["-i", str(firmware.variables), "-o", str(store)]
     # virt-firmware brings the certificates of those who sign boot loaders.
-    new_ca = importlib.resources.files("virt.firmware").joinpath("certs", NEW_CA)
+    new_ca = importlib.resources.files("virt.firmware").joinpath("certs", _OF_2023)
     argv += ["--add-db-cert", _MICROSOFT, str(new_ca)]
     argv += ["--sb"] if enforced else ["--set-false", "SecureBootEnable"]
+    # A machine that restarts of its own accord has failed; shim's fallback would (see its README).
+    argv += ["--set-fallback-no-reboot"]
     for certificate in certificates:
         argv += ["--add-db-cert", _OWNER, str(certificate)]
     for certificate in owner:

@@ -202,6 +202,7 @@ def signature(machine: Machine) -> dict[str, Any]:
         "cores": machine.cores,
         "method": method(),
         **({"volume_mb": machine.volume_mb} if machine.volume_mb else {}),
+        **({"disks": [machine.esp is not None, machine.seed is not None]} if machine.seed else {}),
         "format": 7,
     }
 

@@ -15,15 +15,16 @@ from harness.deadline import DeadlinePassed
 from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab import (
-    base,
     build,
     canary,
+    cloudbuild,
     disk,
     door,
     evidence,
     expected,
     firmware,
     frozen,
+    intake,
     kvm,
     provenance,
     rehearsal,
@@ -81,13 +82,8 @@ class QemuNode:
         """Everything up to a node that says it is ready."""
         from harness import pack
 
-        job = self._job
-        image = job.cell.image
-        with job.phase("base", f"base image {image.name}") as phase:
-            found = base.build(image, log=job.capsule / "base.log")
-            phase.outcome = "cached" if found.cached else "ok"
-            job.record.image_digest = f"sha256:{found.digest}"
-        with job.phase("tools", "proxy and node file"):
+        found = intake.image_of(self._job)
+        with self._job.phase("tools", "proxy and node file"):
             node_file = pack.pack(cache_dir("node-file"))
             self._tools()
         self._build(found, node_file)
@@ -124,7 +120,7 @@ class QemuNode:
             "ca_sha256": self._authority.proxy.sha256,
             "certificate_sha256": self._authority.module.sha256,
         }
-        return str(saved.save(self._vm, self._built.esp, target, notes).directory)
+        return str(saved.save(self._vm, target, notes).directory)
 
     def ssh(self, directory: Path) -> dict[str, Any]:
         """A way in for people; see ``harness.lab.door``. Asked again it is the same one."""
@@ -154,7 +150,8 @@ class QemuNode:
 
     def _build(self, found: Any, node_file: Any) -> None:
         job = self._job
-        self._built = build.build(
+        make = cloudbuild.build_machine if job.cell.image.cloud else build.build
+        self._built = make(
             job,
             found,
             node_file=node_file,
@@ -221,6 +218,7 @@ class QemuNode:
             directory=self._job.scratch,
             root=place / "root.qcow2",
             esp=self._built.esp,
+            seed=self._built.seed,
             firmware=firmware.find(),
             variables=place / "vars.fd",
             proxy_port=self._proxy.port if self._proxy else None,

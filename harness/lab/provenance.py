@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from fixtures.pki import Authority
     from harness.lab.base import Base
     from harness.lab.build import Built
+    from harness.lab.cloud import Disk
     from harness.pack import Packed
     from harness.providers.base import Job
 
 
-def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) -> dict[str, Any]:
+def of_build(
+    base: Base | Disk, built: Built, node_file: Packed, authority: Authority
+) -> dict[str, Any]:
     """What a built image was made of and with."""
     manifest = built.manifest
     driver = manifest["provenance"].get("driver", {})
@@ -41,6 +44,7 @@ def of_build(base: Base, built: Built, node_file: Packed, authority: Authority) 
             *_modules(driver),
         ],
         "installers": manifest["provenance"],
+        **({"inspected": manifest["inspected"]} if "inspected" in manifest else {}),
         "subject": {"disk_sha256": manifest["disk_sha256"]} if "disk_sha256" in manifest else None,
     }
 

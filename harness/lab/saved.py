@@ -24,14 +24,14 @@ from harness.lab.vm import Machine, VirtualMachine
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
-_FILES = ("root.qcow2", "vars.fd", "esp.img", "state")
+_FILES = ("root.qcow2", "vars.fd", "state")
 _SAVE_SECONDS = 300.0
 _RESTORE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A node in ``directory``: root.qcow2, vars.fd, esp.img, state, manifest.json."""
+    """A node in ``directory``: root.qcow2, vars.fd, state, manifest.json, esp.img or seed.img."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -41,7 +41,7 @@ class Saved:
         return self.directory / "state"
 
 
-def save(vm: VirtualMachine, esp: Path, target: Path, notes: dict[str, Any]) -> Saved:
+def save(vm: VirtualMachine, target: Path, notes: dict[str, Any]) -> Saved:
     """Write a running machine to ``target``: a directory that is not there, or a ``.tar`` file.
 
     The machine stands still meanwhile (seconds), and then runs on. ``notes`` go into the manifest.
@@ -62,13 +62,13 @@ def save(vm: VirtualMachine, esp: Path, target: Path, notes: dict[str, Any]) -> 
             "cores": vm.machine.cores,
             **notes,
         }
-        _write(vm, esp, place)
+        beside = _write(vm, place)
         (place / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         if target.suffix == ".tar":
             partial = place.with_suffix(".tar")
             with tarfile.open(partial, "w") as tar:
                 # First, so that it can be read without the rest.
-                for name in (_MANIFEST, *_FILES):
+                for name in (_MANIFEST, *_FILES, *beside):
                     tar.add(place / name, arcname=name)
             partial.chmod(0o600)
             partial.replace(target)
@@ -79,7 +79,8 @@ def save(vm: VirtualMachine, esp: Path, target: Path, notes: dict[str, Any]) -> 
     return Saved(target, manifest)
 
 
-def _write(vm: VirtualMachine, esp: Path, place: Path) -> None:
+def _write(vm: VirtualMachine, place: Path) -> list[str]:
+    """Write everything but the manifest; the names of the disks that it only reads."""
     vm.monitor("stop")
     try:
         migration.save(vm, place / "state", ignore_shared=False, timeout=_SAVE_SECONDS)
@@ -91,7 +92,11 @@ def _write(vm: VirtualMachine, esp: Path, place: Path) -> None:
             disk.flatten(vm.machine.variables, place / "vars.fd", "raw")
     finally:
         vm.monitor("cont")
-    disk.copy(esp, place / "esp.img")
+    beside = {"esp.img": vm.machine.esp, "seed.img": vm.machine.seed}
+    for name, path in beside.items():
+        if path is not None:
+            disk.copy(path, place / name)
+    return [name for name, path in beside.items() if path is not None]
 
 
 def load(source: Path, scratch: Path) -> Saved:
@@ -151,13 +156,18 @@ def wake(saved: Saved, machine: Machine) -> Machine:
     return replace(
         machine,
         root=root,
-        esp=saved.directory / "esp.img",
+        esp=_there(saved.directory / "esp.img"),
+        seed=_there(saved.directory / "seed.img"),
         variables=variables,
         kind=manifest["machine"],
         memory=manifest["memory"],
         cores=manifest["cores"],
         start="incoming",
     )
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
 
 
 def resume(vm: VirtualMachine, saved: Saved) -> None:

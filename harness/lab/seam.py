@@ -17,14 +17,32 @@ _UNITS = "/lib/systemd/system"
 _WANTED = "etc/systemd/system"
 
 
+#: What makes requests of its own accord: a node under test makes none, its ledger is the test's.
+SILENT = (
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "motd-news.timer"),
+    # Looks for LVM snapshots: half a minute of an emulated boot, and there are none.
+    *("e2scrub_reap.service", "e2scrub_all.timer"),
+)
+#: The same of vendors' cloud images, and what sets the clock, which is the host's to set here.
+SILENT_VENDOR = (
+    *("unattended-upgrades.service", "update-notifier-download.timer", "ua-timer.timer"),
+    *("apt-news.service", "esm-cache.service", "fwupd-refresh.timer", "snapd.service"),
+    *("dnf-makecache.timer", "dnf-automatic.timer", "dnf-automatic-install.timer"),
+    *("rhsmcertd.service", "insights-client.timer", "amazon-ssm-agent.service"),
+    *("systemd-timesyncd.service", "chrony.service", "chronyd.service", "ntpsec.service"),
+)
+
+
+def hosts() -> str:
+    """The lines of the hosts file that name the metadata server."""
+    return f"{at.METADATA} metadata.google.internal metadata\n"
+
+
 def files() -> dict[str, str]:
     """Path in the tree (no leading slash) -> text."""
     return {
         "etc/hostname": "airlock-node\n",
-        "etc/hosts": (
-            "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 airlock-node\n"
-            f"{at.METADATA} metadata.google.internal metadata\n"
-        ),
+        "etc/hosts": (f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 airlock-node\n{hosts()}"),
         "etc/resolv.conf": f"nameserver {at.NAMESERVER}\noptions timeout:1 attempts:1\n",
         "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
         # A static default route and nameserver: attempts to get out must leave the card, or the
@@ -38,6 +56,13 @@ def files() -> dict[str, str]:
             "[Match]\nName=eth1\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n"
             f"LinkLocalAddressing=no\nAddress={at.METADATA_NODE}/24\n"
         ),
+        **units(),
+    }
+
+
+def units() -> dict[str, str]:
+    """The agent's unit, and patience for a machine that is emulated: path -> text."""
+    return {
         "etc/systemd/system/airlock-agent.service": AGENT_UNIT,
         # systemd gives a device 90 seconds; an emulated machine on a busy computer needs more.
         f"etc/systemd/system/{DEVICE}.d/lab.conf": "[Unit]\nJobRunningTimeoutSec=infinity\n",
@@ -67,15 +92,7 @@ def links() -> dict[str, str]:
         f"{_WANTED}/multi-user.target.wants/airlock-agent.service": (
             "/etc/systemd/system/airlock-agent.service"
         ),
-        # A node under test makes no request of its own accord: its ledger is the test's.
-        **{
-            f"{_WANTED}/{unit}": "/dev/null"
-            for unit in (
-                *("apt-daily.timer", "apt-daily-upgrade.timer", "motd-news.timer"),
-                # Looks for LVM snapshots: half a minute of an emulated boot, and there are none.
-                *("e2scrub_reap.service", "e2scrub_all.timer"),
-            )
-        },
+        **{f"{_WANTED}/{unit}": "/dev/null" for unit in SILENT},
     }
 
 
@@ -86,16 +103,23 @@ def archive(
     also: Mapping[str, str] | None = None,
 ) -> bytes:
     """The seam, ``more`` (path -> bytes) and links ``also``, as a tar file owned by root."""
+    entries = {p: t.encode() for p, t in files().items()} | dict(more or {})
+    return packed(entries, executable=executable, pointing=links() | dict(also or {}))
+
+
+def packed(
+    entries: Mapping[str, bytes], *, executable: frozenset[str], pointing: Mapping[str, str]
+) -> bytes:
+    """Files (path -> bytes) and links (path -> target), as a tar file owned by root."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        entries = {p: t.encode() for p, t in files().items()} | dict(more or {})
         made: set[str] = set()
         for path, data in sorted(entries.items()):
             _parents(tar, path, made)
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o755 if path in executable else 0o644
             tar.addfile(info, io.BytesIO(data))
-        for path, target in sorted((links() | dict(also or {})).items()):
+        for path, target in sorted(pointing.items()):
             _parents(tar, path, made)
             info = tarfile.TarInfo(path)
             info.type, info.linkname = tarfile.SYMTYPE, target

@@ -142,8 +142,12 @@ def enrolled(scenario: Scenario, authority: Authority) -> list[Identity]:
 def firmware_of(scenario: Scenario, authority: Authority) -> dict[str, object]:
     """What :func:`enroll` writes, in short: for the key of what depends on it."""
     known = [identity.sha256 for identity in enrolled(scenario, authority)]
-    enforced = not scenario.firmware.switched_off
-    return {"certificates": known, "enforced": enforced, "besides": firmware.NEW_CA}
+    return {"certificates": [*firmware.KNOWN, *known], "enforced": _enforced(scenario)}
+
+
+def _enforced(scenario: Scenario) -> bool:
+    """Whether Secure Boot is on: where it is not demanded, too, it is off."""
+    return scenario.firmware.secure_boot and not scenario.firmware.switched_off
 
 
 def enroll(scenario: Scenario, machine: Machine, authority: Authority, directory: Path) -> None:
@@ -152,7 +156,7 @@ def enroll(scenario: Scenario, machine: Machine, authority: Authority, directory
     for number, identity in enumerate(enrolled(scenario, authority)):
         known.append(directory / f"enrolled-{number}.pem")
         known[-1].write_bytes(identity.pem)
-    enforced = not scenario.firmware.switched_off
+    enforced = _enforced(scenario)
     firmware.enroll(machine.firmware, known, machine.variables, enforced=enforced)
 
 

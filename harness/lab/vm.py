@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ class Machine:
 
     directory: Path
     root: Path  # qcow2 overlay
-    esp: Path  # raw, read only
+    esp: Path | None  # raw, read only; None where the root disk has one of its own
     firmware: Firmware
     variables: Path  # this machine's own variable store
     proxy_port: int | None
@@ -50,6 +50,9 @@ class Machine:
     outlets: Mapping[str, str] | None = None
     open: bool = False  # the guest's connections go out as this machine's own
     volume_mb: int = 0  # a second disk, empty
+    seed: Path | None = None  # raw, read only: a volume for cloud-init
+    # More ports: their name in the machine -> a unix socket of ours that somebody listens on.
+    ports: Mapping[str, Path] = field(default_factory=dict)
     accelerator: str = "tcg"
     kind: str = "q35"
     memory: int = 1024
@@ -114,10 +117,7 @@ class Machine:
             *["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware.code}"],
             *["-drive", f"if=pflash,format={self.variables_format},unit=1,file={self.variables}"],
             *["-drive", f"if=none,id=root,format=qcow2,discard=unmap,file={self.root}"],
-            *["-device", "virtio-blk-pci,drive=root"],
-            *["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"],
-            *["-device", "virtio-blk-pci,drive=esp,bootindex=0"],
-            *self._volume(),
+            *self._disks(),
             *["-object", "rng-random,id=rng,filename=/dev/urandom"],
             *["-device", "virtio-rng-pci,rng=rng"],
             *["-netdev", f"user,id=net0,restrict={restrict},ipv4=on,ipv6=on{proxy}"],
@@ -128,6 +128,7 @@ class Machine:
             *["-chardev", f"socket,id=agent,path={self.channel},server=on,wait=off"],
             *["-device", "virtio-serial-pci"],
             *["-device", "virtserialport,chardev=agent,name=airlock.0"],
+            *self._more_ports(),
             *["-chardev", f"file,id=console,path={self.console}"],
             *["-serial", "chardev:console"],
             *["-qmp", f"unix:{self.monitor},server=on,wait=off"],
@@ -140,6 +141,27 @@ class Machine:
             return ""
         place = f"TCP:127.0.0.1:{target}" if self.outlets is None else f"UNIX:{self.outlets[name]}"
         return f",guestfwd=tcp:{address}:{port}-cmd:{_relay(place)}"
+
+    def _more_ports(self) -> list[str]:
+        devices = []
+        for number, (name, path) in enumerate(self.ports.items()):
+            devices += ["-chardev", f"socket,id=port{number},path={path}"]
+            devices += ["-device", f"virtserialport,chardev=port{number},name={name}"]
+        return devices
+
+    def _disks(self) -> list[str]:
+        """The devices of its disks. The firmware looks at those alone that have a bootindex."""
+        boots = "bootindex=0"
+        if self.esp is None:
+            devices = ["-device", f"virtio-blk-pci,drive=root,{boots}"]
+        else:
+            devices = ["-device", "virtio-blk-pci,drive=root"]
+            devices += ["-drive", f"if=none,id=esp,format=raw,readonly=on,file={self.esp}"]
+            devices += ["-device", f"virtio-blk-pci,drive=esp,{boots}"]
+        if self.seed is not None:
+            devices += ["-drive", f"if=none,id=seed,format=raw,readonly=on,file={self.seed}"]
+            devices += ["-device", "virtio-blk-pci,drive=seed"]
+        return devices + self._volume()
 
     def _volume(self) -> list[str]:
         if not self.volume_mb:
@@ -232,6 +254,11 @@ class VirtualMachine:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether QEMU is there."""
+        return self._process is not None and self._process.poll() is None
 
     def check_alive(self) -> None:
         """Raise :class:`InfraError` with QEMU's own words and the console's tail if it is gone."""

@@ -131,11 +131,11 @@ def test_a_fork_is_saved_runs_on_and_is_resumed_from_the_files_alone(
     scratch.mkdir()
     with vm.VirtualMachine(frozen.fork(rest, replace(machine, directory=scratch))) as running:
         frozen.thaw(running, rest)
-        saved.save(running, machine.esp, tmp_path / target, {"note": way})
+        saved.save(running, tmp_path / target, {"note": way})
         assert running.monitor("query-status")[0]["status"] == "running"
         before = memory(running, tmp_path / "memory")
         with pytest.raises(UsageError, match="is there already"):
-            saved.save(running, machine.esp, tmp_path / target, {})
+            saved.save(running, tmp_path / target, {})
     assert (tmp_path / target).stat().st_mode & 0o077 == 0
     assert not list(tmp_path.glob(".node*"))
     # Elsewhere: nothing of the machine that it was forked from is there.
@@ -193,7 +193,7 @@ def test_what_is_no_saved_node_is_said(tmp_path: Path) -> None:
 def test_a_state_that_is_damaged_is_an_error_of_the_lab(tmp_path: Path) -> None:
     machine = bare(tmp_path / "first")
     with in_its_firmware(machine) as running:
-        saved.save(running, machine.esp, tmp_path / "node", {})
+        saved.save(running, tmp_path / "node", {})
     files = saved.load(tmp_path / "node", tmp_path)
     with files.state.open("r+b") as state:
         state.truncate(files.state.stat().st_size // 2)
