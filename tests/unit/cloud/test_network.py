@@ -62,7 +62,7 @@ def test_nobody_but_the_nodes_may_ask_the_proxy_and_metadata_stays_out_of_its_re
     assert "ssl_bump bump all" in lines
     tunnel = Site("some-project", "us-central1-a", intercept=False, allow=(".example.org",))
     assert "ssl_bump bump all" not in proxyvm.configuration(tunnel)
-    assert "acl listed dstdomain .example.org" in proxyvm.configuration(tunnel)
+    assert "acl listed dstdomain -n .example.org" in proxyvm.configuration(tunnel)
     assert proxyvm.digest(tunnel) != proxyvm.digest(SITE)
 
 
