@@ -20,16 +20,16 @@ class Api(Protocol):
     def get(self, site: Site, resource: Resource) -> Mapping[str, Any] | None:
         """The thing as JSON; None if there is none."""
 
-    def insert(self, site: Site, resource: Resource, request: str) -> None:
+    def put(self, site: Site, resource: Resource, request: str) -> None:
         """Make it. The same ``request`` (a UUID) twice is one operation."""
 
-    def delete(self, site: Site, resource: Resource) -> None:
+    def drop(self, site: Site, resource: Resource) -> None:
         """Remove it; nothing happens if there is none."""
 
-    def machines(self, site: Site) -> list[Mapping[str, Any]]:
+    def machines(self, site: Site) -> Sequence[Mapping[str, Any]]:
         """Machines with a card in the network."""
 
-    def firewalls(self, site: Site) -> list[Mapping[str, Any]]:
+    def firewalls(self, site: Site) -> Sequence[Mapping[str, Any]]:
         """Firewall rules of the network."""
 
 
@@ -97,10 +97,10 @@ def make(api: Api, site: Site, steps: Sequence[Step], journal: Journal, say: Say
         resource = step.resource
         if step.action is Action.REPLACE:
             say(f"removing {resource.title}: {step.why[0]}")
-            api.delete(site, resource)
+            api.drop(site, resource)
             journal.gone(resource)
         say(f"making {resource.title}")
-        api.insert(site, resource, journal.making(resource))
+        api.put(site, resource, journal.making(resource))
         there = api.get(site, resource)
         if there is None:
             # The request was known to have ended, and what it made has gone since.
@@ -156,7 +156,7 @@ def remove(api: Api, site: Site, things: Sequence[Resource], journal: Journal, s
     """Remove what ``removable`` found, and forget the network."""
     for thing in things:
         say(f"removing {thing.title}")
-        api.delete(site, thing)
+        api.drop(site, thing)
         journal.gone(thing)
     journal.close()
 
