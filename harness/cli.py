@@ -28,6 +28,7 @@ VERBS = {
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
+    "reap": "end what dead runs left, here and on Google Cloud",
     "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",
     "merge": "one report from those of the shards of a matrix",
     "diff": "what is otherwise in one run than in another: verdicts, checks, facts, durations",

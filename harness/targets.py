@@ -1,7 +1,11 @@
-"""Machines that exist already, by name: ``local`` or ``ssh://[user@]host[:port]``."""
+"""Machines that exist already, by name.
+
+``local``, ``ssh://[user@]host[:port]`` or ``gce://[user@]PROJECT/ZONE/NAME``.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -11,16 +15,27 @@ from harness.state import cache_dir
 from harness.transports.base import Transport
 
 LOCAL = "local"
+KINDS = "ssh://host, gce://PROJECT/ZONE/NAME or local"
+#: A project may be of an organisation's domain: example.com:project.
+_GCE = re.compile(
+    r"gce://(?:(?P<user>[A-Za-z_][\w.-]*)@)?(?P<project>(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])"
+    r"/(?P<zone>[a-z]+-[a-z]+\d+-[a-z])/(?P<name>[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a machine is. ``host`` is empty for the one that we run on."""
+    """Where a machine is. ``host`` is empty for the one that we run on.
+
+    ``project`` and ``zone`` are those of an instance on Google Cloud, whose name is ``host``.
+    """
 
     text: str
     host: str = ""
     user: str = ""
     port: int | None = None
+    project: str = ""
+    zone: str = ""
 
     @property
     def name(self) -> str:
@@ -32,9 +47,15 @@ def parse_target(text: str) -> Target:
     """Read a target. UsageError says what is wrong with it."""
     if text == LOCAL:
         return Target(text)
+    if text.startswith("gce://"):
+        found = _GCE.fullmatch(text)
+        if not found:
+            raise UsageError(f"{text!r} is no target", hint="gce://[user@]PROJECT/ZONE/NAME")
+        user, project, zone = found["user"] or "", found["project"], found["zone"]
+        return Target(text, found["name"], user, project=project, zone=zone)
     parts = urlsplit(text)
     if parts.scheme != "ssh":
-        hint = nearest(text, [LOCAL, "ssh://host"]) if "://" not in text else "ssh://host or local"
+        hint = nearest(text, [LOCAL, "ssh://host"]) if "://" not in text else KINDS
         raise UsageError(f"{text!r} is no target", hint=hint)
     try:
         port = parts.port
@@ -61,6 +82,10 @@ def connect(target: Target) -> Transport:
         from harness.transports.local import LocalTransport
 
         return LocalTransport(node_file)
+    if target.project:
+        from harness.providers.gce_iap import connect_existing
+
+        return connect_existing(target, node_file)
     from harness.transports.ssh import SshTransport
 
     return SshTransport(target.host, node_file, user=target.user or None, port=target.port)

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from harness.commands import selection
+from harness.targets import KINDS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("target", metavar="TARGET", help="local, or ssh://[user@]host[:port]")
+    parser.add_argument("target", metavar="TARGET", help=KINDS)
     parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     selection.checks_argument(parser)

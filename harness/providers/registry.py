@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 #: name -> "module:class"; the class takes no argument.
 PROVIDERS = {
     "qemu": "harness.providers.qemu:Qemu",
+    "gce": "harness.providers.gce:Gce",
     "fake": "harness.providers.fake:Fake",
 }
 
