@@ -20,8 +20,8 @@ READY, FAILED, CA = "proxy-ready", "proxy-failed", "proxy-ca"
 ACCESS_LOG = "/var/log/squid/access.jsonl"
 #: The user that IAP's ssh logs in as; Google's guest agent makes it, with sudo.
 USER = "airlock"
-#: Labels by which machines of ours are found. Values are set by who makes one.
-MANAGED, NETWORK = "managed-by", "airlock-network"
+#: Labels. Not those of nodes: the proxy is nobody's run, and `airlock reap` leaves it alone.
+NETWORK, MADE = "airlock-network", "airlock-made"
 
 # Where Debian's packages squid-openssl, squid-common and squid-langpack put things.
 _PLACE = Place(
@@ -106,7 +106,7 @@ def machine(site: Site, marker: str, run: str, public_key: str) -> Resource:
         "name": site.proxy_name,
         "description": marker,
         "machineType": machine_type,
-        "labels": {MANAGED: "airlock", NETWORK: site.name, "run": run},
+        "labels": {NETWORK: site.name, MADE: run},
         "tags": tags,
         "disks": [disk],
         "networkInterfaces": [
