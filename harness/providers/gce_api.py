@@ -189,6 +189,7 @@ class Api:
             if link := getattr(operation, word):
                 scope, where[word] = word.capitalize(), link.rpartition("/")[2]
         request = getattr(compute, f"Wait{scope}OperationRequest")(**where)
+        waiter = f"{scope}Operations"
         while operation.status != compute.Operation.Status.DONE:
             check()
             deadline.check(hint=f"operation {operation.name} is {operation.status.name}")
