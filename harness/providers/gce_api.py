@@ -196,13 +196,7 @@ class Api:
             slice_ = max(0.05, min(self.pace.slice, deadline.remaining()))
             with contextlib.suppress(_Silent):
                 operation = self._ask(
-                    what,
-                    f"{scope}Operations",
-                    "wait",
-                    request,
-                    check,
-                    deadline=deadline,
-                    answer=slice_,
+                    what, waiter, "wait", request, check, deadline=deadline, answer=slice_
                 )
         errors = [(error.code, error.message) for error in operation.error.errors]
         if errors or operation.http_error_status_code:
