@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from harness.cloud import images
 from harness.cloud.network import Resource, Site
 from harness.errors import UsageError
-from harness.providers.gce_api import ENDPOINT, Api, NotThere
+from harness.providers.gce_api import ENDPOINT, Api, CloudError, NotThere
 
 _DNS = "https://dns.googleapis.com"
 _SERVICES = "https://serviceusage.googleapis.com"
@@ -78,7 +79,14 @@ class Google(Api):
         if resource.kind in _OF_DNS:
             folder = _dns_path(site, resource).partition("/rrsets/")[0]
             path = f"{folder}/rrsets" if resource.within else folder.rpartition("/")[0]
-            self._rest("POST", _DNS, path, body)
+            try:
+                self._rest("POST", _DNS, path, body)
+            except CloudError as error:
+                # Cloud DNS knows no ids of requests: an answer that got lost looks like this.
+                there = self.get(site, resource) or {}
+                same = all(there.get(key) == value for key, value in body.items())
+                if "alreadyExists" not in error.codes or not same:
+                    raise
             return
         kind = _KINDS[resource.kind]
         message = getattr(self._library(), kind.message).from_json(json.dumps(body))
@@ -115,32 +123,48 @@ class Google(Api):
 
     # What the questions and images need
 
-    def thing(self, site: Site, collection: str, name: str, project: str = "") -> Json | None:
-        """One resource as JSON; None if there is none. ``project``: another than the site's."""
+    def thing(self, site: Site, collection: str, name: str) -> Json | None:
+        """One resource as JSON; None if there is none."""
         kind = _KINDS[collection]
         where = {**_place(site, kind), kind.field: name}
-        if project:
-            where["project"] = project
         return self._get(f"{collection}/{name}", kind, "Get", where)
 
-    def listed(
-        self, site: Site, collection: str, *, project: str = "", only: str = ""
-    ) -> list[Json]:
-        """All of a collection where the site is, as JSON. ``only``: the API's filter."""
+    def listed(self, site: Site, collection: str) -> list[Json]:
+        """All of a collection where the site is, as JSON."""
+        return self._listed(_place(site, _KINDS[collection]), collection)
+
+    def _listed(self, where: Mapping[str, Any], collection: str) -> list[Json]:
         kind = _KINDS[collection]
-        where: dict[str, Any] = {**_place(site, kind), "filter": only}
-        if project:
-            where["project"] = project
         request = getattr(self._library(), f"List{kind.client}Request")(**where)
         what = f"listing {collection}"
         pages = self._ask(what, kind.client, "list", request)
         with self._errors(what):  # later pages are asked for while we iterate
             return [self._json(one) for one in pages]
 
-    def family(self, project: str, family: str) -> Json | None:
-        """The image that a family points at."""
-        where = {"project": project, "family": family}
-        return self._get(f"images/family/{family}", _KINDS["images"], "GetFromFamily", where)
+    def image(self, text: str) -> images.Facts:
+        """Which image a URL, a family or a Dataproc version means. UsageError: there is none."""
+        reference = images.parse(text)
+        if reference.version:
+            only = f"labels.{images.DATAPROC_LABEL}={reference.label}"
+            found = self._listed({"project": reference.project, "filter": only}, "images")
+            return images.choose(found, reference)
+        field = "family" if reference.family else "image"
+        verb = "GetFromFamily" if reference.family else "Get"
+        where = {"project": reference.project, field: reference.family or reference.name}
+        answer = self._get(text, _KINDS["images"], verb, where)
+        if answer is None:
+            hint = f"gcloud compute images list --project {reference.project}"
+            raise UsageError(f"there is no image {text}, or it may not be seen", hint=hint)
+        return images.facts(answer)
+
+    def make_image(self, body: Mapping[str, Any]) -> images.Facts:
+        """Make an image in the project; what the API says of it then."""
+        name = str(body["name"])
+        message = self._library().Image.from_json(json.dumps(dict(body)))
+        where = {"project": self.project, "image_resource": message}
+        what = f"making image {name}"
+        self._do(what, _KINDS["images"], "Insert", {**where, "request_id": str(uuid.uuid4())})
+        return self.image(f"projects/{self.project}/global/images/{name}")
 
     def effective(self, site: Site) -> Json:
         """Firewall rules that hold in the network, and policies above it."""
@@ -221,7 +245,9 @@ class Google(Api):
             found: Json = answer.json() if answer.content else {}
             return found
 
-        base = os.environ.get(ENDPOINT, "").rstrip("/") or host
+        given = os.environ.get(ENDPOINT, "").rstrip("/")
+        # A double is all of Google; a private endpoint of Compute Engine is that alone.
+        base = given if given.startswith("http://") else host
         with self._lock:
             self._clients["rest"] = SimpleNamespace(call=call)
         found: Json = self._ask(f"{method} {path}", "rest", "call", None)

@@ -164,6 +164,24 @@ def initial_state(
     return state
 
 
+def trusting(
+    base: Facts, name: str, state: Mapping[str, Any], *, family: str = ""
+) -> dict[str, Any]:
+    """The body of an image that is ``base`` with lists of its own. Labels go along.
+
+    The build machine boots from it, and what is made of that machine's disk is given ``state`` too.
+    """
+    body: dict[str, Any] = {
+        "name": name,
+        "description": f"made by airlock gce trust from {base.link}, id {base.id}",
+        "sourceImage": base.link,
+        "labels": {**base.labels, "airlock-base": base.id},
+        "guestOsFeatures": [{"type": feature} for feature in base.features],
+        "shieldedInstanceInitialState": dict(state),
+    }
+    return {**body, **({"family": family} if family else {})}
+
+
 def _content(data: bytes, kind: str) -> dict[str, str]:
     # ``content`` is a string for the client library: it does not encode by itself.
     return {"content": base64.b64encode(data).decode(), "fileType": kind}

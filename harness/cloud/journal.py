@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ MARK = "made by airlock gce up "
 class Journal:
     """The journal of one network. Use ``opened``.
 
-    ``marker`` is the description of everything made; ``site`` what was asked for, None at first.
+    ``marker`` is the description of everything made, a new one if nothing was; ``site`` is what was
+    asked for, None at first.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.marker = ""
+        self.marker = f"{MARK}{uuid.uuid4()}"
         self.site: Site | None = None
         self._requests: dict[str, str] = {}
         self._things: dict[str, Resource] = {}
@@ -70,8 +71,16 @@ class Journal:
         """Write down what is asked for; once for each change of it."""
         if site == self.site:
             return
-        marker = self.marker or f"{MARK}{uuid.uuid4()}"
-        self._write({"what": "begin", "marker": marker, "site": asdict(site)})
+        self._write({"what": "begin", "marker": self.marker, "site": asdict(site)})
+
+    def adopt(self, site: Site, run: str, things: Sequence[Resource]) -> None:
+        """Take over what another machine's journal knows: its run's id, as ``up`` printed it."""
+        if self.things:
+            raise UsageError(f"{site.name}: {self.path} is the journal of run {self.run}")
+        self.marker = f"{MARK}{run}"
+        self.begin(site)
+        for thing in things:
+            self.making(thing)
 
     def making(self, resource: Resource) -> str:
         """The id of the request that makes it: the one of an attempt that never ended, if any."""

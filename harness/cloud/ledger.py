@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from harness.providers.gce_iap import IapTransport, Place, own_key, state_of
 from harness.state import cache_dir
 from harness.transports.base import Transport
 
+#: Bytes that fit well into one answer of a machine.
+BLOCK = 256 << 10
 #: Gets into the proxy's machine; another for a stand-in.
 Connect = Callable[[Google, Site], Transport]
 
@@ -46,13 +50,17 @@ def connect(api: Google, site: Site) -> Transport:
 
 def fetch(api: Google, site: Site, into: Path, connect: Connect = connect) -> Path:
     """The whole log as it is now, in a file. InfraError where it cannot be read."""
-    with connect(api, site) as transport:
-        ran = transport.run(["cat", proxyvm.ACCESS_LOG], timeout=300)
-    if ran.code:
-        said = ran.err.decode(errors="replace").strip()
-        raise InfraError(f"{site.proxy_name}: {said or 'its log cannot be read'}")
-    into.write_bytes(ran.out)
-    return into
+    with contextlib.closing(connect(api, site)) as transport, into.open("wb") as out:
+        for nth in itertools.count():
+            block = [f"bs={BLOCK}", f"skip={nth}", "count=1", "status=none"]
+            ran = transport.run(["dd", f"if={proxyvm.ACCESS_LOG}", *block], timeout=120)
+            if ran.code:
+                said = ran.err.decode(errors="replace").strip()
+                raise InfraError(f"{site.proxy_name}: {said or 'its log cannot be read'}")
+            out.write(ran.out)
+            if len(ran.out) < BLOCK:
+                return into
+    raise AssertionError("a log has an end")
 
 
 def rows(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.cloud.compare import Action, Step, plan
-from harness.cloud.journal import MARK, Journal
+from harness.cloud.journal import Journal
 from harness.cloud.network import Resource, Site
 from harness.errors import InfraError, UsageError
 
@@ -64,7 +64,7 @@ def planned(api: Api, site: Site, wanted: Sequence[Resource], marker: str) -> li
 
 def is_ours(thing: Mapping[str, Any], marker: str) -> bool:
     """Whether the journal's own run made it: its description says so."""
-    return bool(marker) and thing.get("description") == marker
+    return thing.get("description") == marker
 
 
 def changes(steps: Sequence[Step]) -> list[Step]:
@@ -159,11 +159,6 @@ def remove(api: Api, site: Site, things: Sequence[Resource], journal: Journal, s
         api.drop(site, thing)
         journal.gone(thing)
     journal.close()
-
-
-def marked(run: str) -> str:
-    """The description of what a run made; ``run`` as ``airlock gce up`` prints it."""
-    return f"{MARK}{run}"
 
 
 def _titles(steps: Sequence[Step]) -> str:

@@ -6,7 +6,7 @@ everything that calls the API and holds this table, and the documentation's, aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _LINKS = "compute.networks.updatePolicy"
 
@@ -47,6 +47,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     "images.get": ("compute.images.get",),
     "images.getFromFamily": ("compute.images.getFromFamily",),
     "images.list": ("compute.images.list",),
+    "images.insert": (
+        "compute.images.create",
+        "compute.images.setLabels",
+        "compute.images.useReadOnly",
+    ),
     "globalOperations.wait": ("compute.globalOperations.get",),
     "regionOperations.wait": ("compute.regionOperations.get",),
     "zoneOperations.wait": ("compute.zoneOperations.get",),
@@ -56,27 +61,19 @@ METHODS: dict[str, tuple[str, ...]] = {
     "dns.resourceRecordSets.get": ("dns.resourceRecordSets.get",),
     "dns.resourceRecordSets.create": ("dns.resourceRecordSets.create", "dns.changes.create"),
     "dns.resourceRecordSets.delete": ("dns.resourceRecordSets.delete", "dns.changes.create"),
-    "serviceusage.services.batchGet": ("serviceusage.services.get",),
+    "serviceusage.services.get": ("serviceusage.services.get",),
     "cloudresourcemanager.projects.testIamPermissions": (),
     # No method of an API: what opens the tunnel of ssh.
     "iap.tunnel": ("iap.tunnelInstances.accessViaIAP",),
 }
 
-#: Methods by who calls them. What looks only is a part of all others.
-LOOKING = (
-    "networks.get",
-    "networks.getEffectiveFirewalls",
-    "subnetworks.get",
-    "subnetworks.list",
-    "firewalls.get",
-    "routes.list",
-    "routers.list",
-    "instances.get",
-    "dns.managedZones.get",
-    "dns.resourceRecordSets.get",
-)
+#: The same for what nodes ask beside it (``harness.providers.gce``).
+NODES: dict[str, tuple[str, ...]] = {
+    "instances.insert": ("compute.disks.setLabels",),
+    "instances.getSerialPortOutput": ("compute.instances.getSerialPortOutput",),
+}
 
 
-def needed(methods: Iterable[str]) -> list[str]:
-    """The permissions that these methods ask for, each once, in order of the alphabet."""
-    return sorted({permission for method in methods for permission in METHODS[method]})
+def needed(*tables: Mapping[str, Iterable[str]]) -> list[str]:
+    """The permissions of these tables, each once, in order of the alphabet."""
+    return sorted({one for table in tables for needs in table.values() for one in needs})

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.cloud.network import IAP, PRIVATE_GOOGLE, Site
-from harness.cloud.permissions import METHODS
+from harness.cloud.permissions import METHODS, NODES
 from harness.doctor import Finding
 
 Json = Mapping[str, Any]
@@ -25,7 +25,7 @@ _EVERYWHERE = "0.0.0.0/0"
 
 
 def services(answer: Json, project: str) -> list[Finding]:
-    """``serviceusage.services.batchGet``: are the APIs switched on?"""
+    """``serviceusage.services.get`` of each: are the APIs switched on?"""
     states = {
         str(one.get("config", {}).get("name") or one["name"].rpartition("/")[2]): one.get("state")
         for one in answer.get("services", [])
@@ -49,7 +49,8 @@ def permissions(granted: Iterable[str], asked: Sequence[str]) -> list[Finding]:
         ]
     found = []
     for permission in lacking:
-        methods = ", ".join(name for name, needs in METHODS.items() if permission in needs)
+        calls = [*METHODS.items(), *NODES.items()]
+        methods = ", ".join(name for name, needs in calls if permission in needs)
         fix = "grant the role of docs/gce-network.md, or this permission"
         found.append(
             Finding(f"permission {permission}", "missing", "not granted", f"for {methods}", fix)

@@ -48,10 +48,6 @@ def up(
         say(line)
     say(cost(config, site))
     confirm(f"make this in {site.project}?")
-    if not journal.marker:
-        # Only now there is something to be remembered; who made it is in what is made.
-        journal.begin(site)
-        steps = making.planned(api, site, wanted(site, journal), journal.marker)
     journal.begin(site)
     making.make(api, site, steps, journal, say)
     await_proxy(api, site, say)
@@ -103,8 +99,8 @@ def cost(config: Config | None, site: Site) -> str:
 def await_proxy(api: Google, site: Site, say: Say) -> Certificate | None:
     """Wait until the proxy runs as configured; its CA, None if it opens no TLS.
 
-    Raises InfraError when it says that it failed, is gone, or says nothing in time. Guest attributes
-    may be asked for ten times a minute ("Setting and querying guest attributes").
+    Raises InfraError when it says that it failed, is gone, or says nothing in time. Guest
+    attributes may be asked for ten times a minute ("Setting and querying guest attributes").
     """
     say(f"waiting for {site.proxy_name}: it installs squid")
     until = time.monotonic() + 2 * api.pace.boot
@@ -113,8 +109,10 @@ def await_proxy(api: Google, site: Site, say: Say) -> Certificate | None:
         told = api.attributes(site, site.proxy_name, proxyvm.NAMESPACE)
         if told.get(proxyvm.READY, "").strip() == proxyvm.digest(site):
             return _authority(site, told.get(proxyvm.CA, ""))
-        serial = f"gcloud compute instances get-serial-port-output {site.proxy_name} --zone {site.zone}"
-        hint = f"{serial} --project {site.project}"
+        hint = (
+            f"gcloud compute instances get-serial-port-output {site.proxy_name} "
+            f"--zone {site.zone} --project {site.project}"
+        )
         if failed := told.get(proxyvm.FAILED, "").strip():
             raise InfraError(f"{site.proxy_name}: its set-up failed: {failed}", hint=hint)
         if api.get(site, machine) is None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cloud import questions
 from harness.cloud.network import IAP, PRIVATE_GOOGLE, Site, resources
-from harness.cloud.permissions import METHODS, needed
+from harness.cloud.permissions import METHODS, NODES, needed
 from harness.cloud.proxyvm import machine
 from harness.doctor import Finding
 
@@ -54,7 +54,7 @@ def test_a_service_that_is_off_is_named_with_the_command_that_switches_it_on() -
 
 
 def test_a_permission_that_is_lacking_says_for_what() -> None:
-    asked = needed(METHODS)
+    asked = needed(METHODS, NODES)
     assert bad(questions.permissions(asked, asked)) == []
     granted = [one for one in asked if one != "compute.routers.list"]
     (found,) = questions.permissions(granted, asked)
