@@ -51,7 +51,7 @@ class Journal:
         if entry["what"] == "make":
             self._things[thing.title] = thing
             self._requests[thing.title] = entry["request"]
-        elif entry["what"] == "made":
+        elif entry["what"] in ("made", "refused"):
             self._requests.pop(thing.title, None)
         elif entry["what"] == "gone":
             self._things.pop(thing.title, None)
@@ -91,6 +91,10 @@ class Journal:
     def made(self, resource: Resource, number: str) -> None:
         """It is there. ``number`` is its numeric id."""
         self._write({"what": "made", **_named(resource), "id": number})
+
+    def refused(self, resource: Resource) -> None:
+        """Google said no: the same request again would only be told the same."""
+        self._write({"what": "refused", **_named(resource)})
 
     def gone(self, resource: Resource) -> None:
         """It is not there any more."""

@@ -9,6 +9,7 @@ from harness.cloud.compare import Action, Step, plan
 from harness.cloud.journal import Journal
 from harness.cloud.network import Resource, Site
 from harness.errors import InfraError, UsageError
+from harness.providers.gce_api import CloudError
 
 Say = Callable[[str], None]
 _CHANGES = (Action.MAKE, Action.REPLACE)
@@ -100,7 +101,11 @@ def make(api: Api, site: Site, steps: Sequence[Step], journal: Journal, say: Say
             api.drop(site, resource)
             journal.gone(resource)
         say(f"making {resource.title}")
-        api.put(site, resource, journal.making(resource))
+        try:
+            api.put(site, resource, journal.making(resource))
+        except CloudError:
+            journal.refused(resource)
+            raise
         there = api.get(site, resource)
         if there is None:
             # The request was known to have ended, and what it made has gone since.
