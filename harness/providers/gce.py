@@ -119,6 +119,11 @@ class Gce:
             15.0 if "driver" in cell.profile.parts else 3.0 * bool(cell.profile.installers)
         )
 
+    def price(self, cell: Cell) -> str:
+        """What it costs, and at most, for people, before it is made."""
+        del cell
+        return self.budget.describe(self.zones()[0])
+
     def up(self, job: Job) -> GceNode:
         """Instance, host keys, login, installers. Whoever raises leaves nothing behind."""
         node = GceNode(self, job)

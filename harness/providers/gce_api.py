@@ -34,11 +34,20 @@ STOCKOUT = (
 )
 QUOTA = ("QUOTA_EXCEEDED", "quotaExceeded")
 #: What Google says, besides 5xx and 429, when it only wants to be asked again.
-_AGAIN = ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED")
+_AGAIN = (
+    *("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"),
+    # An instance is asked to go before its insertion has ended.
+    "resourceNotReady",
+)
 
 
 class CloudError(InfraError):
-    """The API said no. ``codes`` are its own words for the reason."""
+    """The API said no. ``codes`` are its own words for the reason.
+
+    ``unmade``: it was an instance that was asked for, and there is certainly none.
+    """
+
+    unmade = False
 
     def __init__(self, message: str, *, codes: tuple[str, ...] = (), hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -117,8 +126,18 @@ class Api:
             # The same for each repetition: an answer that got lost must not make a second one.
             request_id=str(uuid.uuid4()),
         )
-        begun = self._ask(f"making {name} in {zone}", "Instances", "insert_unary", request, check)
-        self._wait(begun, f"making {name} in {zone}", self.pace.operation, check)
+        what = f"making {name} in {zone}"
+        lost: list[str] = []
+        try:
+            begun = self._ask(what, "Instances", "insert_unary", request, check, lost=lost)
+        except CloudError as error:
+            error.unmade = not lost
+            raise
+        try:
+            self._wait(begun, what, self.pace.operation, check)
+        except (NoCapacity, NoQuota) as error:
+            error.unmade = True
+            raise
 
     def delete(self, zone: str, name: str, check: Watch = lambda: None) -> bool:
         """Delete an instance and see it gone; False if there was none. Raises as ``insert``."""
@@ -214,10 +233,12 @@ class Api:
         *,
         deadline: Deadline | None = None,
         answer: float = 0.0,
+        lost: list[str] | None = None,
     ) -> Any:
         """One request, repeated while the service is only indisposed; errors are ours.
 
-        ``answer``: if it takes longer than that, that is no error: _Silent.
+        ``answer``: if it takes longer than that, that is no error: _Silent. ``lost`` gets what was
+        said to tries that were repeated: each of them may have been done all the same.
         """
         deadline = (deadline or Deadline(self.pace.patience, what)).part(self.pace.patience, "API")
         call = getattr(self._client(client), method)
@@ -228,6 +249,8 @@ class Api:
                 with self._errors(what, silent=bool(answer)):
                     return call(request=request, retry=None, timeout=answer or self.pace.answer)
             except _Again as error:
+                if lost is not None:
+                    lost.append(str(error))
                 if deadline.remaining() <= pause:
                     raise DeadlinePassed(
                         what, deadline.elapsed(), hint=f"the API said last: {error}"

@@ -15,7 +15,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.providers import gce_bodies as bodies
 from harness.providers.base import Job
-from harness.providers.gce_api import NoCapacity, NoQuota, NotThere
+from harness.providers.gce_api import CloudError, NoCapacity, NotThere
 from harness.providers.gce_config import Config, Source
 from harness.providers.gce_iap import ENDED, IapTransport, Place, own_key, state_of
 from harness.providers.gce_money import Reserved
@@ -134,11 +134,14 @@ class GceNode:
                 self._insert_in(zone, image)
             except NoCapacity as error:
                 self._provider.dried_up(zone)
+                if not error.unmade:
+                    raise
                 self._abandon()
                 full.append(f"{zone}: {', '.join(error.codes)}")
                 self._job.say("instance", f"{zone} has none left")
-            except NoQuota:
-                self._abandon()
+            except CloudError as error:
+                if error.unmade:
+                    self._abandon()
                 raise
             else:
                 return

@@ -12,6 +12,7 @@ import pytest
 from fixtures.gce import Compute
 from fixtures.scenarios import load_scenario
 from harness.errors import UsageError
+from harness.plan import plan, render
 from harness.providers.gce import Gce, scenario_reasons
 from harness.providers.gce_config import Limit, Price, Proxy, read_config
 from harness.providers.gce_money import Budget, OverLimit
@@ -206,3 +207,17 @@ def test_targets(text: str, parts: tuple[str, ...]) -> None:
 def test_what_is_no_target(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape("gce://[user@]PROJECT/ZONE/NAME")):
         parse_target(text)
+
+
+def test_the_plan_shows_what_nodes_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRLOCK_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("AIRLOCK_GCE", str(_written(tmp_path, GOOD)))
+    scenario = load_scenario("proxy-intercept")
+    made = replace(cell(), scenario=scenario)
+    (planned,) = plan([made])
+    assert (planned.will, planned.why) == ("run", "")
+    assert "0.25 USD an hour in europe-west4-a, at most 0.38 (a page, 2026-11-01)" in planned.price
+    assert planned.price in render([planned])
+    (planned,) = plan([replace(made, image=replace(made.image, name="debian-13"))])
+    assert planned.will == "not-run"
+    assert "has no [images.debian-13]" in planned.why
