@@ -259,6 +259,11 @@ class Google(Api):
         return AuthorizedSession(self._how()["credentials"])
 
 
+def resolve(api: Api, text: str) -> images.Facts:
+    """``Google.image``, for who has another client of the project."""
+    return Google(api.project, pace=api.pace).image(text)
+
+
 def _place(site: Site, kind: _Kind) -> dict[str, Any]:
     where = {"project": site.project}
     if kind.scope != "global":

@@ -37,7 +37,7 @@ def cloud(
         monkeypatch.setattr(
             Google,
             "__init__",
-            lambda self, project: super(Google, self).__init__(project, pace=PACE),
+            lambda self, project, **_: super(Google, self).__init__(project, pace=PACE),
         )
         tells(double, proxyvm.READY, proxyvm.digest(SITE), authority)
         yield double
