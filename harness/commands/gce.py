@@ -33,7 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--machine-type", metavar="T", help="the proxy's (e2-small)")
     up.add_argument("--proxy-image", dest="image", metavar="I", help="a Debian (its family 12)")
     up.add_argument("--hours", type=int, metavar="H", help="Google ends the proxy then (12)")
-    up.add_argument("--tunnel", action="store_true", help="the proxy does not open TLS")
+    up.add_argument(
+        "--tunnel", action=argparse.BooleanOptionalAction, help="the proxy does not open TLS"
+    )
     up.add_argument(
         "--allow", action="append", metavar="DOMAIN", help="the proxy lets nodes reach these only"
     )
@@ -82,7 +84,7 @@ def _up(args: argparse.Namespace, project: str, config: Config | None, journal: 
     from harness.cloud import upkeep
     from harness.cloud.api import Google
 
-    site = site_of(args, project, config)
+    site = site_of(args, project, config, journal.site)
     api = Google(project)
     if args.verify:
         steps, findings = upkeep.verify(api, site, journal)
@@ -226,12 +228,16 @@ def project_of(args: argparse.Namespace, config: Config | None) -> str:
     return project
 
 
-def site_of(args: argparse.Namespace, project: str, config: Config | None) -> Site:
-    """What the options and the file say."""
+def site_of(
+    args: argparse.Namespace, project: str, config: Config | None, known: Site | None = None
+) -> Site:
+    """What the options say, and else the network as it was made, and else the file."""
+    from dataclasses import replace
+
     from harness.cloud.network import Site
     from harness.errors import UsageError
 
-    zone = args.zone or (config.zones[0] if config else "")
+    zone = args.zone or (known.zone if known else config.zones[0] if config else "")
     if not zone:
         raise UsageError("which zone?", hint="--zone, or gce.toml (docs/gce.md)")
     names = ("nodes", "proxy", "machine_type", "image", "hours")
@@ -239,9 +245,9 @@ def site_of(args: argparse.Namespace, project: str, config: Config | None) -> Si
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if getattr(args, "allow", None):
         values["allow"] = tuple(args.allow)
-    if getattr(args, "tunnel", False):
-        values["intercept"] = False
-    return Site(project, zone, args.name, **values)
+    if getattr(args, "tunnel", None) is not None:
+        values["intercept"] = not args.tunnel
+    return replace(known or Site(project, zone, args.name), zone=zone, **values)
 
 
 def _findings(findings: list[Any], *, quiet: bool = False) -> bool:

@@ -18,6 +18,7 @@ from harness.cloud import images, ledger
 from harness.cloud.api import Google
 from harness.cloud.permissions import METHODS, NODES, needed
 from harness.errors import UsageError
+from harness.providers.gce_config import Source
 from harness.state import RunRecord
 from harness.transports.base import Ran
 from installers.asn1 import load_certificate
@@ -163,6 +164,21 @@ def test_a_dataproc_version_is_the_newest_usable_image_with_its_label(cloud: Com
     assert found.features == ("UEFI_COMPATIBLE",)
     with pytest.raises(UsageError, match=r"2\.2\.61-debian12: no image that can be used"):
         Google(PROJECT).image("dataproc:2.2.61-debian12")
+
+
+def test_a_node_is_made_of_a_dataproc_version(cloud: Compute) -> None:
+    nodes.network(cloud)
+    dataproc(cloud, "b", "2-2-60-debian12", architecture="X86_64")
+    source = Source("dataproc:2.2.60-debian12", disk_gb=30)
+    with RunRecord() as record:
+        attempt = nodes.Attempt(record, nodes.provider(images={"debian-12": source}))
+        assert attempt.up() == ""
+        said = attempt.station.record.provenance
+        attempt.end()
+    (row,) = cloud.said("POST", r"/instances$")
+    assert row["body"]["disks"][0]["initializeParams"]["sourceImage"] == DATAPROC + "b"
+    assert said["image"] == DATAPROC + "b"
+    assert said["image_id"].isdigit()
 
 
 def test_an_image_is_told_by_its_id_and_refused_without_uefi(

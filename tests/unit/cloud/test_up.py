@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def test_what_was_changed_is_made_anew_and_nothing_else(cloud: Compute) -> None:
     assert main(VERIFY) == 0
 
 
+def test_options_that_are_not_given_again_stay_as_they_were(
+    cloud: Compute, authority: Authority
+) -> None:
+    tunnel = replace(SITE, intercept=False)
+    tells(cloud, proxyvm.READY, proxyvm.digest(tunnel), authority)
+    assert main([*UP, "--tunnel"]) == 0
+    count = len(changing(cloud))
+    assert main(["gce", "up", *WHERE]) == main(["gce", "up", *WHERE, "--verify"]) == 0
+    assert len(changing(cloud)) == count
+    tells(cloud, proxyvm.READY, proxyvm.digest(SITE), authority)
+    assert main([*UP, "--no-tunnel"]) == 0
+    new = [(row["method"], row["path"].rpartition("/")[2]) for row in changing(cloud)[count:]]
+    assert new == [("DELETE", "airlock-proxy"), ("POST", "instances")]
+
+
 def test_a_root_that_was_changed_is_not_made_anew(
     cloud: Compute, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +179,7 @@ class Killed(BaseException):
 def test_half_a_network_is_completed_and_nothing_is_made_twice(
     when: str, cloud: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed at each request in turn: before Google heard it, or before we wrote that it did."""
+    """Killed at requests of each kind: before Google heard it, or before we wrote that it did."""
     whole = Google.put
 
     def dying(nth: int) -> Callable[..., None]:
@@ -179,7 +195,7 @@ def test_half_a_network_is_completed_and_nothing_is_made_twice(
         return put
 
     before = everything(cloud)
-    for nth in range(13):
+    for nth in (0, 4, 9, 12):  # network, rule, zone, machine
         monkeypatch.setattr(Google, "put", dying(nth))
         with pytest.raises(Killed):
             main(UP)
