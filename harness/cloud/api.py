@@ -241,7 +241,7 @@ class Google(Api):
 
             answer = self._session().request(method, base + path, json=body, timeout=timeout)
             if answer.status_code >= 400:
-                raise exceptions.from_http_response(answer)
+                raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
             found: Json = answer.json() if answer.content else {}
             return found
 
@@ -256,7 +256,8 @@ class Google(Api):
     def _session(self) -> Any:
         from google.auth.transport.requests import AuthorizedSession
 
-        return AuthorizedSession(self._how()["credentials"])
+        credentials = self._how()["credentials"]
+        return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
 
 def resolve(api: Api, text: str) -> images.Facts:

@@ -16,7 +16,7 @@ from harness.errors import InfraError, UsageError
 from harness.providers.gce_config import Config
 from harness.providers.gce_iap import RunKey
 from harness.state import private_dir, state_dir
-from installers.asn1 import Certificate, load_certificate
+from installers.asn1 import Certificate, DERError, load_certificate
 
 Say = Callable[[str], None]
 #: Asked before anything is made or removed; raises UsageError for a no.
@@ -181,6 +181,9 @@ def _authority(site: Site, pem: str) -> Certificate | None:
         return None
     if not pem:
         raise InfraError(f"{site.proxy_name} runs, and has not told its CA", hint="repeat it")
-    certificate = load_certificate(pem.encode())
+    try:
+        certificate = load_certificate(pem.encode())
+    except DERError as error:
+        raise InfraError(f"{site.proxy_name} told no certificate as its CA: {error}") from error
     ca_path(site).write_text(pem)
     return certificate

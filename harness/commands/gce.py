@@ -83,12 +83,13 @@ def run(args: argparse.Namespace) -> int:
 def _up(args: argparse.Namespace, project: str, config: Config | None, journal: Journal) -> int:
     from harness.cloud import upkeep
     from harness.cloud.api import Google
+    from harness.cloud.compare import Action
 
     site = site_of(args, project, config, journal.site)
     api = Google(project)
     if args.verify:
         steps, findings = upkeep.verify(api, site, journal)
-        otherwise = [step for step in steps if step.action != "is there"]
+        otherwise = [step for step in steps if step.action is not Action.KEEP]
         for line in upkeep.described(steps):
             print(line)
         bad = _findings(findings)

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -261,8 +261,9 @@ def test_the_ledger_is_squids_log_by_node_and_time(
     monkeypatch.setattr(ledger, "BLOCK", 100)
     machine = Machine(log)
     google = Google(PROJECT)
-    found = ledger.rows(google, SITE, client="10.126.0.5", connect=lambda *_: machine)  # type: ignore[arg-type,return-value]
+    way = cast(ledger.Connect, lambda *_: machine)
+    found = ledger.rows(google, SITE, client="10.126.0.5", connect=way)
     assert [one["start"] for one in found] == [100.0, 899.5]
-    late = ledger.rows(google, SITE, since=500, connect=lambda *_: machine)  # type: ignore[arg-type,return-value]
+    late = ledger.rows(google, SITE, since=500, connect=way)
     assert len(late) == 1
     assert machine.closed
