@@ -105,6 +105,7 @@ def test_the_permissions_are_those_of_the_calls(
     monkeypatch.setenv("AIRLOCK_GCE", str(tmp_path / "gce.toml"))
     write_config(tmp_path / "gce.toml", "projects/debian-cloud/global/images/family/debian-12")
     dataproc(cloud, "d-1", "2-2-60-debian12")
+    cloud.seconds[""] = 0.2  # long enough that operations have to be waited for
     assert main([*UP, "--machine-type", "e2-small"]) == 0
     assert main(VERIFY) == 0
     main(["doctor", "--provider", "gce"])
