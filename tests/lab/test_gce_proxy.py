@@ -68,7 +68,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     install = daemons.squid(state())
     (work / "startup.sh").write_text(proxyvm.startup_script(SITE))
     (work / "system.sh").write_text(SYSTEM)
-    words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    words: list[str | Path] = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     if os.geteuid() != 0:
         words += ["--map-root-user", "--map-auto"]
     words += ["bash", work / "system.sh", install.root, work, sys.executable, INSIDE]
