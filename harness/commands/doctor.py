@@ -20,7 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("--fix", action="store_true", help="install the packages that are missing")
     parser.add_argument(
-        "--tests", action="store_true", help="also what the project's own tests want (a browser)"
+        "--tests",
+        action="store_true",
+        help="also what the project's own tests want (a browser, busybox, kmod)",
     )
     parser.add_argument(
         "--provider", choices=["gce"], help="what Google Cloud has and allows, instead"

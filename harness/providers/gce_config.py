@@ -56,6 +56,7 @@ FILE = "gce.toml"
 SHORTEST, LONGEST = 30, 120 * 86400
 _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
+_PROXY = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?/?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _IMAGE = re.compile(
     r"projects/[^/]+/global/images/(family/)?[^/]+|dataproc:\d+\.\d+\.\d+-[a-z0-9]+(-arm)?"
@@ -249,7 +250,9 @@ class _Reader:
             of = {"int": int, "float": (int, float), "bool": bool, "date": dt.date}
             wanted: Any = of.get(str(each.type).rpartition(".")[2], str)
             value = table[name]
-            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            # A truth value is a number to Python, and a moment a date.
+            finer = (bool, dt.datetime) if wanted is not bool else ()
+            if not isinstance(value, wanted) or isinstance(value, finer):
                 word = {"int": "a whole number", "float": "a number", "bool": "true or false"}
                 said = word.get(str(each.type), "a date" if wanted is dt.date else "text")
                 raise self.wrong(name, f"must be {said}", "", header, nth)
@@ -283,6 +286,9 @@ class _Reader:
             if key in RESERVED or not isinstance(value, str):
                 why = "is set by Airlock itself" if key in RESERVED else "must be text"
                 raise self.wrong(key, why, "", "[attributes]")
+        if found.proxy and not _PROXY.fullmatch(found.proxy.url):
+            hint = "http://HOST:PORT; a password would be seen by everybody in the project"
+            raise self.wrong("url", "is no proxy's URL", hint, "[proxy]")
         if found.limit and found.limit.spend <= 0:
             raise self.wrong("spend", "must be more than nothing", "", "[limit]")
         for nth, price in enumerate(found.prices):

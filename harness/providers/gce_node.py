@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.applied import judge
 from harness.cloud.api import resolve
-from harness.deadline import Deadline
+from harness.deadline import Deadline, DeadlinePassed
 from harness.errors import InfraError
 from harness.providers import gce_bodies as bodies
 from harness.providers.base import Job
@@ -286,7 +286,7 @@ def log_in(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> Ia
             job.check()
             transport.run("true", timeout=LOGIN)
             return transport
-        except TransportError as error:
+        except (TransportError, DeadlinePassed) as error:
             # sshd and the user come a moment after the keys; another key never gets right.
             hopeless = "Host key verification failed" in error.message or state_of(api, place)
             if hopeless or deadline.passed:

@@ -83,6 +83,10 @@ class AgentOperations(ABC):
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
         """See Transport."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """See Transport."""
+
     def run(self, command: str | Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Ran:
         """See Transport."""
         args: dict[str, Any] = {"stdin_b64": base64.b64encode(stdin).decode()}

@@ -67,9 +67,9 @@ class Ground:
         (self.folder / "user.pub").write_text(line.partition(":")[2] + "\n")
         return log_in(provider, job, place, keys)
 
-    def provider(self) -> Gce:
-        """A provider that logs in for real. It gives up early where nothing answers."""
-        pace = replace(site.PACE, boot=15)
+    def provider(self, boot: float = 300) -> Gce:
+        """A provider that logs in for real, and gives up after so many seconds."""
+        pace = replace(site.PACE, boot=boot)
         settings = site.config(user=getpass.getuser())
         return Gce(settings, api=Api(PROJECT, pace=pace), connect=self.admitting)
 
@@ -113,7 +113,8 @@ def test_facts_come_through_the_tunnel(ground: Ground, run: RunRecord) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     attempt.end()
     assert not key.exists()
-    assert ground.cloud.made("instances") == run.owned.instances() == []
+    assert ground.cloud.made("instances") == []
+    assert run.owned.instances() == []
 
 
 def test_another_host_key_ends_it(ground: Ground, run: RunRecord) -> None:
@@ -133,14 +134,14 @@ def test_the_tunnel_is_cut(ground: Ground, run: RunRecord) -> None:
     assert running is not None
     ground.cut()
     with pytest.raises(Exception, match="airlock-"):
-        attempt.pool.call(site.cell().id, "ping", 20, {})
+        attempt.pool.call(site.cell().id, "ping", 60, {})
     _error(attempt, "airlock-")
     assert ground.cloud.made("instances") == []
 
 
 def test_the_tunnel_never_comes_up(ground: Ground, run: RunRecord) -> None:
     ground.cut()
-    attempt = site.Attempt(run, ground.provider())
+    attempt = site.Attempt(run, ground.provider(boot=5))
     attempt.up()
     _error(attempt, "ssh:")
     assert ground.cloud.made("instances") == []
@@ -152,7 +153,7 @@ def test_the_instance_is_deleted_under_us(ground: Ground, run: RunRecord) -> Non
     ground.cloud.vanish(ground.cloud.made("instances")[0].rpartition("/")[2])
     ground.cut()
     with pytest.raises(Exception, match="does not exist any more"):
-        attempt.pool.call(site.cell().id, "ping", 20, {})
+        attempt.pool.call(site.cell().id, "ping", 60, {})
     _error(attempt, "does not exist any more")
     assert run.owned.instances() == []
 

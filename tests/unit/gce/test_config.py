@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,9 @@ def test_a_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("disk_gb = 30", 'disk_gb = "30"', 10, "whole number"),
         ("disk_gb", "disk", 10, "unknown key 'disk'"),
         ("http-proxy-pem-uri =", "ssh-keys =", 17, "set by Airlock itself"),
+        ("http://10.126.1.2:3128", "10.126.1.2:3128", 13, "no proxy's URL"),
+        ("http://10.126", "http://me:word@10.126", 13, "no proxy's URL"),
+        ("date = 2026-11-01", "date = 2026-11-01T00:00:00", 32, "a date"),
         ("spend = 5", "spend = 0", 20, "more than nothing"),
         ("per_hour = 0.25", "per_hour = -1", 29, "more than nothing"),
         ("per_hour = 0.25", 'per_hour = "dear"', 29, "a number"),
@@ -146,7 +150,7 @@ def test_a_limit_is_a_hard_stop(cloud: Compute, run: RunRecord) -> None:
     ],
 )
 def test_under_a_limit_nothing_is_made_that_cannot_be_paid(
-    cloud: Compute, run: RunRecord, change: dict[str, object], word: str
+    cloud: Compute, run: RunRecord, change: dict[str, Any], word: str
 ) -> None:
     made_by = provider(limit=Limit(5.0, "USD"), **change)
     assert word in "; ".join(made_by.reasons_not(cell()))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.gce import Compute, Guest, fields, write_credentials
+from fixtures.gce import Compute, Guest, fields, person
 from fixtures.gce.filters import matcher
 from tests.unit.gce.bodies import PROJECT, ZONE, Api, instance
 
@@ -213,25 +213,19 @@ def test_permissions_and_services(api: Api, compute: Compute) -> None:
     assert api.reason("GET", "zones") == (403, "accessNotConfigured")
 
 
-def test_credentials_expire(compute: Compute, tmp_path: Path) -> None:
-    from google.api_core import exceptions
+def test_credentials_expire(compute: Compute) -> None:
     from google.auth.exceptions import RefreshError
-    from google.auth.transport.requests import Request
     from google.cloud import compute_v1
-    from google.oauth2 import service_account
 
-    file = write_credentials(tmp_path / "adc.json", compute)
-    found = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
-        str(file), scopes=["https://www.googleapis.com/auth/compute"]
-    )
     options = {"api_endpoint": compute.url}
-    zones = compute_v1.ZonesClient(credentials=found, client_options=options)
+    zones = compute_v1.ZonesClient(credentials=person(compute), client_options=options)
     assert len(list(zones.list(project=PROJECT))) == 4
     compute.expire()
-    with pytest.raises(exceptions.Unauthorized):
+    with pytest.raises(RefreshError, match="invalid_grant"):
         zones.list(project=PROJECT)
-    with pytest.raises(RefreshError):
-        found.refresh(Request())
+    assert compute.said("POST", "/token")[0]["status"] == 400
+    compute.renew()
+    assert len(list(zones.list(project=PROJECT))) == 4
 
 
 @pytest.mark.parametrize(
