@@ -28,6 +28,7 @@ VERBS = {
     "checks": "every check: severity, needs, source, and the sabotages that turn it red",
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
+    "k8s": "the GPU operator on a cluster: plan, render, apply, remove",
     "cache": "stores of built things: ls, verify, warm, gc",
     "reap": "end what dead runs left, here and on Google Cloud",
     "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",
@@ -35,6 +36,7 @@ VERBS = {
     "diff": "what is otherwise in one run than in another: verdicts, checks, facts, durations",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
     "attest": "sign for what a report says: an in-toto test result in a DSSE envelope",
+    "completion": "what makes bash, zsh or fish complete this command: names, options, values",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }
 
@@ -67,6 +69,10 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        from harness.completion import answer
+
+        answer()
     try:
         return int(_dispatch(argv))
     except AirlockError as error:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands import selection
 from installers.exits import Exit
 
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
+    from fixtures.scenarios.clusters import ClusterScenario
     from harness.station import Station
     from harness.transports.base import Transport
     from reports import model
@@ -33,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="debian-12", metavar="I", help="default: debian-12")
     parser.add_argument("--profile", default="driver", metavar="P", help="default: driver")
     parser.add_argument("--provider", default="qemu", metavar="P", help="default: qemu")
+    selection.matrix_argument(parser)
     parser.add_argument(
         "--shell", action="store_true", help="give me a shell on the node when it was checked"
     )
@@ -44,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
-    from harness.catalog import load_catalog
+    from fixtures.scenarios.clusters import load_cluster_scenarios
     from harness.errors import UsageError
     from harness.matrix import Selection, select
     from harness.providers.base import Options
@@ -52,13 +55,16 @@ def run(args: argparse.Namespace) -> int:
     from harness.run import run as run_cells
     from reports.text import plain
 
-    catalog = load_catalog()
+    of_clusters = load_cluster_scenarios()
+    if args.scenario in of_clusters:
+        return _rehearsed(of_clusters[args.scenario])
+    _, catalog = selection.catalog(args.matrix)
     if args.scenario is None:
-        shipped = ", ".join(sorted(catalog.scenarios))
+        shipped = ", ".join(sorted([*catalog.scenarios, *of_clusters]))
         raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
-    selection = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
-    cells = select([], selection, catalog)
+    axes = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
+    cells = select([], axes, catalog)
     seen = _Visit(args.shell)
     print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
     outcome = run_cells(
@@ -74,6 +80,28 @@ def run(args: argparse.Namespace) -> int:
     print(plain("\n".join(_told(scenario, cell, seen.output))))
     print(f"\nreport: {outcome.directory / 'index.html'}")
     return _exit(cell) if outcome.report.run.finished else Exit.UNKNOWN
+
+
+def _rehearsed(scenario: ClusterScenario) -> int:
+    """One of a cluster: it has no node, and needs no machine."""
+    from harness.k8s.extra import must_be_installed
+    from reports.text import plain
+
+    must_be_installed()
+    from harness.k8s.rehearsal import rehearse
+
+    print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
+    found = rehearse(scenario)
+    shown = scenario.symptom in found.seen
+    lines = [f"what a customer sees:  {scenario.symptom}"]
+    lines.append("seen here:" if shown else "NOT seen here, but:")
+    lines += [f"    {line}" for line in found.seen.splitlines()]
+    named = found.by == scenario.named_by
+    verb = "named" if scenario.expected == "named" else "dealt with"
+    lines.append(f"{verb} by {found.by}:" if named else f"NOT {verb} by {scenario.named_by}:")
+    lines += [f"    {line}" for line in found.told]
+    print(plain("\n".join(lines)))
+    return Exit.PASS if shown and named else Exit.FAIL
 
 
 @dataclass

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PROVIDERS = {
     "qemu": "harness.providers.qemu:Qemu",
     "gce": "harness.providers.gce:Gce",
+    "host": "harness.providers.host:Host",
     "fake": "harness.providers.fake:Fake",
 }
 

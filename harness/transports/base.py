@@ -30,6 +30,10 @@ class NodeGone(TransportError):
     """The connection ended: the node went down, rebooted, or closed the channel."""
 
 
+class NoPython(TransportError):
+    """The node has no Python that will do; the message says which there is."""
+
+
 class RemoteError(TransportError):
     """The node answered that the operation failed; the message is the node's own."""
 

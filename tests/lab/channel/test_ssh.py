@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +16,15 @@ from harness.pack import pack
 from harness.testinfra_host import make_host
 from harness.transports.base import CommandTimeout, NodeGone, TransportError
 from harness.transports.ssh import SshTransport
-from tests.lab.sshd import running_sshd
+from tests.lab.channel.machine import Machine, running, without_python
 
 pytestmark = pytest.mark.lab
-KNOWN = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]
 
 
 @pytest.fixture(scope="module")
-def sshd() -> Iterator[tuple[int, Path]]:
-    """A running sshd."""
-    with running_sshd() as found:
+def sshd() -> Iterator[Machine]:
+    """A machine with a running sshd."""
+    with running() as found:
         yield found
 
 
@@ -37,7 +34,7 @@ def node_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(tmp_path_factory.mktemp("node-file")).path
 
 
-Connect = Callable[[tuple[int, Path]], SshTransport]
+Connect = Callable[[Machine], SshTransport]
 
 
 @pytest.fixture
@@ -45,20 +42,16 @@ def connect(node_file: Path) -> Iterator[Connect]:
     """Makes transports to an sshd, and closes them."""
     with contextlib.ExitStack() as stack:
 
-        def connected(sshd: tuple[int, Path]) -> SshTransport:
-            port, folder = sshd
-            options = ["-i", f"{folder}/user", "-o", "IdentitiesOnly=yes", *KNOWN]
-            node = SshTransport("127.0.0.1", node_file, port=port, options=options)
+        def connected(sshd: Machine) -> SshTransport:
+            node = SshTransport("127.0.0.1", node_file, port=sshd.port, options=sshd.options())
             stack.callback(node.close)
             return node
 
         yield connected
 
 
-def test_facts_commands_and_files_over_one_connection(
-    connect: Connect, sshd: tuple[int, Path]
-) -> None:
-    node, folder = connect(sshd), sshd[1]
+def test_facts_commands_and_files_over_one_connection(connect: Connect, sshd: Machine) -> None:
+    node, folder = connect(sshd), sshd.folder
     assert isinstance(node, Transport)
     before = (folder / "log").read_text().count("Accepted publickey")
     facts = node.facts("n")
@@ -75,33 +68,24 @@ def test_facts_commands_and_files_over_one_connection(
     assert (folder / "log").read_text().count("Accepted publickey") - before == 1
 
 
-def test_commands_see_a_clean_environment(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_commands_see_a_clean_environment(connect: Connect, sshd: Machine) -> None:
     names = {line.split(b"=")[0] for line in connect(sshd).run(["env"]).out.splitlines()}
     assert names == {b"PATH", b"LANG", b"HOME"}
 
 
-def test_the_node_file_is_copied_once_to_a_folder_of_ours(
-    connect: Connect, sshd: tuple[int, Path], node_file: Path
-) -> None:
-    connect(sshd).facts()
-    digest = hashlib.sha256(node_file.read_bytes()).hexdigest()
-    copy = Path(f"/tmp/airlock-{os.getuid()}/{digest}.pyz")
-    first = copy.stat()
-    assert copy.parent.stat().st_mode & 0o777 == 0o700
-    connect(sshd).facts()
-    assert copy.stat().st_mtime_ns == first.st_mtime_ns
-    copy.write_bytes(b"something else")
-    assert connect(sshd).facts("n")["nonce"] == "n"
-    assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest
+def test_the_node_file_is_never_on_its_disk(connect: Connect, sshd: Machine) -> None:
+    before = sshd.files()
+    node = connect(sshd)
+    node.facts()
+    (agent,) = sshd.agents()
+    assert sshd.files() == before
+    maps = [str(link.readlink()) for link in Path(f"/proc/{agent}/fd").iterdir()]
+    assert "/memfd:airlock-node (deleted)" in maps
 
 
-def test_a_node_with_only_sh_says_what_could_not_be_read(
-    connect: Connect, sshd: tuple[int, Path]
-) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can hide python3 from a session")
+def test_a_node_with_only_sh_says_what_could_not_be_read(connect: Connect, sshd: Machine) -> None:
     full = connect(sshd).facts()
-    with running_sshd(python=False) as without:
+    with running(hidden=without_python()) as without:
         _only_sh(connect(without), full)
 
 
@@ -121,14 +105,14 @@ def _only_sh(bare: SshTransport, full: dict[str, Any]) -> None:
         bare.probe()
 
 
-def test_a_command_that_hangs(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_a_command_that_hangs(connect: Connect, sshd: Machine) -> None:
     node = connect(sshd)
     with pytest.raises(CommandTimeout, match="its last words: said"):
         node.run("echo said; sleep 30", timeout=0.5)
     assert node.run("echo on").out == b"on\n"
 
 
-def test_a_connection_that_is_cut(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_a_connection_that_is_cut(connect: Connect, sshd: Machine) -> None:
     node = connect(sshd)
     node.facts()
     with pytest.raises(NodeGone, match="the node closed the connection"):
@@ -136,17 +120,16 @@ def test_a_connection_that_is_cut(connect: Connect, sshd: tuple[int, Path]) -> N
     assert node.run("echo again").out == b"again\n"
 
 
-def test_nobody_is_let_in_without_a_key(sshd: tuple[int, Path], node_file: Path) -> None:
-    port, folder = sshd
-    options = ["-i", f"{folder}/host", "-o", "IdentitiesOnly=yes", "-F", "none", *KNOWN]
-    node = SshTransport("127.0.0.1", node_file, port=port, options=options)
-    with pytest.raises(TransportError, match=f"127.0.0.1: .*{getpass.getuser()}.*denied"):
+def test_nobody_is_let_in_without_a_key(sshd: Machine, node_file: Path) -> None:
+    options = sshd.options(key="stranger")
+    node = SshTransport("127.0.0.1", node_file, port=sshd.port, options=options)
+    with pytest.raises(TransportError, match=r"lets nobody in with our key \(.*publickey"):
         node.facts()
     node.close()
 
 
 def test_nobody_listens(node_file: Path) -> None:
     node = SshTransport("127.0.0.1", node_file, port=1)
-    with pytest.raises(TransportError, match="Connection refused"):
+    with pytest.raises(TransportError, match=r"cannot be reached \(Connection refused\)"):
         node.run("true")
     node.close()

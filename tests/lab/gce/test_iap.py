@@ -26,7 +26,7 @@ from harness.state import RunRecord
 from harness.verdict import EXITS
 from installers.exits import Exit
 from reports.read import read_report
-from tests.lab.sshd import running_sshd
+from tests.lab.channel.machine import running
 from tests.unit.gce import site
 from tests.unit.gce.bodies import PROJECT, instance
 from tests.unit.gce.bodies import Api as Plain
@@ -78,7 +78,8 @@ class Ground:
 def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ground]:
     """The API, its network, an sshd, and a gcloud that leads there."""
     monkeypatch.setenv("PATH", f"{Path(__file__).parent}:{os.environ['PATH']}")
-    with running_sshd() as (port, folder), Compute(PROJECT) as cloud:
+    with running() as machine, Compute(PROJECT) as cloud:
+        folder, port = machine.folder, machine.port
         monkeypatch.setenv("AIRLOCK_STATE", str(tmp_path / "state"))
         monkeypatch.setenv("AIRLOCK_TEST_TUNNEL", f"{folder}:{port}")
         monkeypatch.setenv(ENDPOINT, cloud.url)
@@ -122,8 +123,8 @@ def test_another_host_key_ends_it(ground: Ground, run: RunRecord) -> None:
     subprocess.run(argv, check=True)
     ground.publish("other")
     attempt = site.Attempt(run, ground.provider())
-    assert "Host key verification failed" in attempt.up()
-    _error(attempt, "Host key verification failed")
+    assert "its host key is another" in attempt.up()
+    _error(attempt, "its host key is another")
     assert ground.cloud.made("instances") == []
 
 

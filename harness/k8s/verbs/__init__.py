@@ -1,0 +1,1 @@
+"""What ``airlock k8s`` can be told to do, a module each: ``arguments(parser)``, ``run(args)``."""
