@@ -22,6 +22,7 @@ VERBS = {
     "sabotage": "break good nodes on purpose; do the right checks fail? Prints the kill rate",
     "plan": "the cells, why each will or will not run, and how long; runs nothing",
     "node": "one node by hand, in a scenario: up, ssh, down, list, save, resume",
+    "gce": "the closed network on Google Cloud: up, down, ledger, image",
     "install": "run the installers on an existing machine or a mounted image",
     "check": "conformance of an existing machine, or of a captured one; changes nothing",
     "capture": "a customer's node in a file, redacted: to check it again, or to reproduce it",

@@ -24,7 +24,7 @@ from harness.transports.lines import Watch
 
 #: Another endpoint: private access, or a double. A URL; with http there are no credentials.
 ENDPOINT = "AIRLOCK_COMPUTE_ENDPOINT"
-SCOPE = "https://www.googleapis.com/auth/compute"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 #: The zone (or all of it for this shape) is full: another may not be. The first is documented and
 #: seen; the others are named in Google's documentation of "resource availability" errors.
 STOCKOUT = (
@@ -134,7 +134,7 @@ class Api:
             error.unmade = not lost
             raise
         try:
-            self._wait(zone, begun, what, self.pace.operation, check)
+            self._wait(begun, what, self.pace.operation, check)
         except (NoCapacity, NoQuota) as error:
             error.unmade = True
             raise
@@ -147,7 +147,7 @@ class Api:
         what = f"deleting {name} in {zone}"
         try:
             begun = self._ask(what, "Instances", "delete_unary", request, check)
-            self._wait(zone, begun, what, self.pace.end, check)
+            self._wait(begun, what, self.pace.end, check)
         except NotThere:
             return False
         return True
@@ -198,20 +198,24 @@ class Api:
                 return said
             start = part.next_
 
-    def _wait(self, zone: str, operation: Any, what: str, seconds: float, check: Watch) -> None:
-        """Wait for the end of an operation; DeadlinePassed, or what it failed of."""
+    def _wait(self, operation: Any, what: str, seconds: float, check: Watch = lambda: None) -> None:
+        """Wait for the end of an operation, of whatever scope; DeadlinePassed, or its failure."""
         compute = self._library()
         deadline = Deadline(seconds, what)
-        request = compute.WaitZoneOperationRequest(
-            project=self.project, zone=zone, operation=operation.name
-        )
+        where = {"project": self.project, "operation": operation.name}
+        scope = "Global"
+        for word in ("zone", "region"):
+            if link := getattr(operation, word):
+                scope, where[word] = word.capitalize(), link.rpartition("/")[2]
+        request = getattr(compute, f"Wait{scope}OperationRequest")(**where)
+        waiter = f"{scope}Operations"
         while operation.status != compute.Operation.Status.DONE:
             check()
             deadline.check(hint=f"operation {operation.name} is {operation.status.name}")
             slice_ = max(0.05, min(self.pace.slice, deadline.remaining()))
             with contextlib.suppress(_Silent):
                 operation = self._ask(
-                    what, "ZoneOperations", "wait", request, check, deadline=deadline, answer=slice_
+                    what, waiter, "wait", request, check, deadline=deadline, answer=slice_
                 )
         errors = [(error.code, error.message) for error in operation.error.errors]
         if errors or operation.http_error_status_code:

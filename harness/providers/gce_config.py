@@ -58,7 +58,9 @@ _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROXY = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?/?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_IMAGE = re.compile(r"projects/[^/]+/global/images/(family/)?[^/]+")
+_IMAGE = re.compile(
+    r"projects/[^/]+/global/images/(family/)?[^/]+|dataproc:\d+\.\d+\.\d+-[a-z0-9]+(-arm)?"
+)
 #: What the guest agent and we ourselves need: not for the user to set.
 RESERVED = (
     *("ssh-keys", "block-project-ssh-keys", "enable-oslogin", "enable-guest-attributes"),
@@ -276,7 +278,7 @@ class _Reader:
         for name, image in found.images.items():
             header = f"[images.{name}]"
             if not _IMAGE.fullmatch(image.source):
-                hint = "projects/PROJECT/global/images/NAME, or .../images/family/FAMILY"
+                hint = "projects/PROJECT/global/images/[family/]NAME, or dataproc:2.2.60-debian12"
                 raise self.wrong("source", "names no image", hint, header)
             if not 10 <= image.disk_gb <= 65536:
                 raise self.wrong("disk_gb", "must be from 10 to 65536", "", header)

@@ -7,10 +7,12 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.applied import judge
+from harness.cloud.api import resolve
 from harness.deadline import Deadline, DeadlinePassed
 from harness.errors import InfraError
 from harness.providers import gce_bodies as bodies
@@ -211,9 +213,14 @@ class GceNode:
     def _image(self) -> Source:
         name = self._job.cell.image.name
         try:
-            return self._config.images[name]
+            source = self._config.images[name]
         except KeyError:
             raise InfraError(f"{self._config.path} has no [images.{name}]") from None
+        if source.source.startswith("dataproc:"):
+            facts = resolve(self._api, source.source)
+            self._job.record.provenance |= {"image": facts.link, "image_id": facts.id}
+            source = replace(source, source=facts.link)
+        return source
 
     def _host_keys(self, place: Place) -> dict[str, str]:
         """Those that the guest publishes when it is up; raises if it never comes up."""
