@@ -39,7 +39,7 @@ def redact(text: str) -> str:
     return USERINFO.sub(r"\1***@", text)
 
 
-def _proxies(values: dict[str, str]) -> dict[str, str]:
+def variables(values: dict[str, str]) -> dict[str, str]:
     """The proxy variables among ``values``, either case, redacted."""
     return {key: redact(value) for key, value in values.items() if key.lower() in VARIABLES}
 
@@ -141,15 +141,15 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
     for name in reader.names("/etc/profile.d"):
         text = files.text(f"/etc/profile.d/{name}") if name.endswith(".sh") else None
         if text and "proxy" in text.lower():
-            profile.update(_proxies(assignments(text)))
+            profile.update(variables(assignments(text)))
     manager = files.text("/etc/systemd/system.conf") or ""
     manager += "\n" + files.folder(SYSTEMD_FOLDER, ".conf")
     apt_text = (files.text("/etc/apt/apt.conf") or "") + "\n" + files.folder(APT_FOLDER, "")
     facts: dict[str, Any] = {
-        "environment": _proxies(assignments(files.text("/etc/environment") or "")),
+        "environment": variables(assignments(files.text("/etc/environment") or "")),
         "profile": profile,
-        "systemd_manager": _proxies(default_environment(manager)),
-        "systemd_env_effective": None if effective is None else _proxies(effective),
+        "systemd_manager": variables(default_environment(manager)),
+        "systemd_env_effective": None if effective is None else variables(effective),
         "apt": apt(apt_text),
         "dnf": _lines(files.text("/etc/dnf/dnf.conf"), r"^proxy"),
         "curl": _lines(files.text("/root/.curlrc") or files.text("/etc/curlrc"), r"proxy"),
