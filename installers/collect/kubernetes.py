@@ -78,7 +78,9 @@ def collect(reader: Reader) -> dict[str, Any]:
         "containerd": containerd,
         "daemons": _daemons(reader, processes),
         "kernel": _kernel(reader),
-        "places": places.collect(reader, {"containerd": containerd and containerd["root"]}),
+        "places": places.collect(
+            reader, {"containerd": containerd["root"] if containerd else None}
+        ),
         "access": access.collect(reader, processes),
     }
 
@@ -138,7 +140,7 @@ def _kernel(reader: Reader) -> dict[str, Any]:
         return {"release": None, "modules": {}, "sysctls": {}, "headers": None}
     release = os.uname().release
     tree = f"/lib/modules/{release}"
-    build = os.path.realpath(f"{tree}/build")  # noqa: PTH118
+    build = os.path.realpath(f"{tree}/build")
     return {
         "release": release,
         "modules": {name: _module(reader, tree, name) for name in MODULES},

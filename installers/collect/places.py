@@ -46,7 +46,7 @@ def _mounts(text: str) -> list[dict[str, str]]:
 
 
 def _place(use: str, path: str, mounts: list[dict[str, str]]) -> dict[str, Any]:
-    real = os.path.realpath(path)  # noqa: PTH118
+    real = os.path.realpath(path)
     while not os.path.exists(real):  # noqa: PTH110
         real = os.path.dirname(real)  # noqa: PTH120
     above = [
