@@ -72,15 +72,14 @@ def collect(reader: Reader) -> dict[str, Any]:
     """The facts in the shape above."""
     processes = running(reader) if reader.need_live("kubernetes.processes") else []
     containerd = registries.collect(reader)
+    root = containerd["root"] if containerd else None
     return {
         "resolver": resolver.collect(reader, processes),
         "kubelet": _kubelet(reader, processes),
         "containerd": containerd,
         "daemons": _daemons(reader, processes),
         "kernel": _kernel(reader),
-        "places": places.collect(
-            reader, {"containerd": containerd["root"] if containerd else None}
-        ),
+        "places": places.collect(reader, {"containerd": root}),
         "access": access.collect(reader, processes),
     }
 
