@@ -210,9 +210,7 @@ def test_files_that_are_damaged(
     for path in ("etc/kubernetes/kubelet/config.json", "etc/containerd/config.toml"):
         good = (root / path).read_text()
         (root / path).write_text(text)
-        code = cli.main(
-            ["apply", f"--root={root}", f"--metadata={metadata}", "--only=kubernetes"]
-        )
+        code = cli.main(["apply", f"--root={root}", f"--metadata={metadata}", "--only=kubernetes"])
         said = capsys.readouterr()
         assert code == 1
         assert path in said.out + said.err
