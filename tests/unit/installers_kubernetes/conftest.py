@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,10 @@ def furnish(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
     (root / "var/lib/kubelet/config.yaml").chmod(0o600)
+    (root / "dev").mkdir()
+    if os.geteuid() == 0:
+        os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    (root / "run").mkdir()
     return root
 
 

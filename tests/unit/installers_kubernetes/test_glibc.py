@@ -201,6 +201,9 @@ def test_a_file_system(tmp_path: Path) -> None:
     assert found.because == ["lib/hard", "lib/x.so"]
 
 
+ESCAPE = b'{"manifests": [{"digest": "../x"}]}'
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -215,7 +218,7 @@ def test_a_file_system(tmp_path: Path) -> None:
         (tar({"manifest.json": b"nonsense"}), "cannot be read"),
         (tar({"oci-layout": b"{}"}), "lacks index.json"),
         (
-            tar({"oci-layout": b"{}", "index.json": b'{"manifests": [{"digest": "../x"}]}'}),
+            tar({"oci-layout": b"{}", "index.json": ESCAPE}),
             "digest",
         ),
         (tar({"manifest.json": b'[{"Layers": ["gone.tar"]}]'}), "lacks gone.tar"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -52,9 +52,8 @@ def test_the_files_are_the_installers(system: str) -> None:
 
 
 def sh(root: Path, text: str, servers: str = "nameserver 10.0.0.2\n") -> tuple[int, str]:
-    """Run a script on a root: its /etc and /run are below it, and systemctl writes down its words."""
-    for path in ("/etc/", "/run/systemd"):
-        text = text.replace(path, f"{root}{path}")
+    """Run a script on a root: /etc and /run are below it, and systemctl writes its words down."""
+    text = re.sub(r"(?<![.\w])/(etc/|run/systemd)", rf"{root}/\1", text)
     (root / "run/systemd/resolve").mkdir(parents=True, exist_ok=True)
     (root / "run/systemd/resolve/resolv.conf").write_text(servers)
     (root / "run/systemd/resolve/stub-resolv.conf").write_text("nameserver 127.0.0.53\n")
@@ -83,7 +82,7 @@ def the_script(system: str = "ubuntu", **more: str) -> str:
 def test_the_script_does_what_the_installer_does(root: Path) -> None:
     for _ in range(2):
         assert sh(root, the_script()) == (0, "")
-        assert os.readlink(root / "etc/resolv.conf") == "../run/systemd/resolve/resolv.conf"
+        assert str((root / "etc/resolv.conf").readlink()) == "../run/systemd/resolve/resolv.conf"
         assert stub_listener(Reader(str(root))) == "no"
         assert (root / files.RESOLVED_FILE[1:]).read_text() == files.RESOLVED_TEXT
         cri = tomllib.loads((root / "etc/containerd/config.toml").read_text())["plugins"]
@@ -137,7 +136,7 @@ def test_what_it_leaves_alone_it_names(root: Path, text: str) -> None:
 def test_a_node_keeps_its_names(root: Path) -> None:
     """No servers upstream, or a file of somebody's that names the stub: nothing is switched off."""
     assert sh(root, the_script(), servers="# none\n")[0] == 0
-    assert os.readlink(root / "etc/resolv.conf").endswith("stub-resolv.conf")
+    assert (root / "etc/resolv.conf").readlink().name == "stub-resolv.conf"
     (root / "etc/resolv.conf").unlink()
     (root / "etc/resolv.conf").write_text("nameserver 127.0.0.53\n")
     code, said = sh(root, the_script())
