@@ -18,6 +18,7 @@ from installers.kubernetes.files import CERTS_D
 SETTING = "containerd:config_path"
 _MEMORY = "kubernetes-containerd"
 _NEW = "# Written by airlock.\nversion = 2\n"
+_PLUGINS = tuple((name,) for name in IMAGE_PLUGINS)
 _OLD = (("registry", "mirrors"), ("registry", "configs"))
 # Others keep containerd's configuration as their own, and write it anew at each start.
 _OWNERS = {
@@ -124,7 +125,7 @@ def verify(host: Host) -> list[Problem]:
     read = [
         str(tables[names].get("config_path", ""))
         for names in tables
-        if names[:1] == ("plugins",) and names[1] in IMAGE_PLUGINS and names[2:] == ("registry",)
+        if names[:1] == ("plugins",) and names[1:2] in _PLUGINS and names[2:] == ("registry",)
     ]
     if any(CERTS_D in value.split(":") for value in read):
         return []

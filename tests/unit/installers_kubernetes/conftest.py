@@ -16,6 +16,8 @@ from tests.unit.installers_engine.root import MEMORY
 CONFIG = """version = 2  # of the file
 imports = ["/etc/containerd/conf.d/*.toml"]
 
+[plugins]
+
 [plugins."io.containerd.grpc.v1.cri".containerd]
   default_runtime_name = "runc"
 
