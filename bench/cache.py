@@ -24,7 +24,7 @@ _BUCKET = "bench"
 _SIZE = 256 << 20
 _RATE = 50e6
 _FIRST_BYTE = 0.03
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 def _serve(pipe: Connection) -> None:

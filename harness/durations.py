@@ -7,6 +7,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,22 @@ def remember(cells: Iterable[model.Cell]) -> None:
 def measured() -> Mapping[tuple[str, str], float]:
     """(provider, cell id) -> median seconds of its last runs here."""
     return _medians(_read(_path()))
+
+
+def in_turn(cells: Iterable[tuple[str, float]]) -> list[int]:
+    """The order in which cells (image, time) are begun best: their places in what was given.
+
+    Long ones first, so that none ends alone; but before the second cell of an image the first of
+    each other image, since the second waits for what the first one builds.
+    """
+    known = list(cells)
+    seen: Counter[str] = Counter()
+    turns = []
+    for place in sorted(range(len(known)), key=lambda place: -known[place][1]):
+        image = known[place][0]
+        turns.append((seen[image], place))
+        seen[image] += 1
+    return [place for _, place in sorted(turns, key=lambda turn: turn[0])]
 
 
 def durations_file(cells: Iterable[tuple[str, str]]) -> str:

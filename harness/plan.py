@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.catalog import CONFORMANCE
 from harness.cells import Cell
-from harness.durations import measured
+from harness.durations import in_turn, measured
 from harness.providers.base import Provider
 from harness.providers.registry import load
 from harness.requirements import unmet
@@ -27,6 +27,7 @@ class Planned:
     """
 
     cell: str
+    image: str
     provider: str
     expected: str
     will: str
@@ -59,15 +60,15 @@ def plan(cells: Sequence[Cell], conformance: Path = CONFORMANCE) -> list[Planned
 def critical_path(planned: Sequence[Planned], workers: int) -> tuple[float, list[str]]:
     """Minutes that so many workers need, and the cells of the one that ends last.
 
-    As the scheduler does it: whoever is free takes the next cell.
+    As a run does it: whoever is free takes the next cell in turn.
     """
     free = [(0.0, number) for number in range(workers)]
     chains: list[list[str]] = [[] for _ in range(workers)]
-    for each in planned:
-        if each.will == "run":
-            begun, number = heapq.heappop(free)
-            chains[number].append(each.cell)
-            heapq.heappush(free, (begun + each.minutes, number))
+    running = [each for each in planned if each.will == "run"]
+    for place in in_turn((each.image, each.minutes) for each in running):
+        begun, number = heapq.heappop(free)
+        chains[number].append(running[place].cell)
+        heapq.heappush(free, (begun + running[place].minutes, number))
     end, last = max(free)
     return end, chains[last]
 
@@ -145,6 +146,7 @@ def _plan(
     minutes = provider.minutes(cell) if seconds is None else seconds / 60
     return Planned(
         cell=cell.id,
+        image=cell.image.name,
         provider=cell.provider,
         expected=cell.expected.value,
         will=will,

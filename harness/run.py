@@ -25,7 +25,7 @@ from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
 from harness.console import open_console
-from harness.durations import remember
+from harness.durations import in_turn, measured, remember
 from harness.errors import InfraError, NothingToDo, UsageError
 from harness.keeping import Holder, keep_nodes
 from harness.kept import Kept
@@ -111,7 +111,7 @@ def run(request: Request) -> Outcome:
         results = Results(request.conformance) if _inheritable(request) else None
         if results:
             untried |= _inherited(request.cells, untried, results, providers, directory)
-        tried = [cell for cell in request.cells if cell.id not in untried]
+        tried = _ordered([cell for cell in request.cells if cell.id not in untried], providers)
         for cell in untried.values():
             console.cell(cell.id, cell.verdict, cell.reason)
         pool = Pool(
@@ -161,6 +161,17 @@ def run(request: Request) -> Outcome:
             kept = keep_nodes(pool, record, broker.path, done)
             outcome = replace(outcome, kept=kept, hold=Holder(pool, kept, stack.pop_all()))
     return outcome
+
+
+def _ordered(cells: Sequence[Cell], providers: Mapping[str, Provider]) -> list[Cell]:
+    """The cells in the order in which they are begun; the report has the matrix's."""
+    took = measured()
+
+    def seconds(cell: Cell) -> float:
+        known = took.get((cell.provider, cell.id))
+        return providers[cell.provider].minutes(cell) * 60 if known is None else known
+
+    return [cells[place] for place in in_turn((c.image.name, seconds(c)) for c in cells)]
 
 
 def _write(report: model.Report, out: Path, directory: Path) -> None:

@@ -302,6 +302,8 @@ def _build(
                 if job.options.reproducing:
                     scripted.show_symptom(job, chamber, origin)
                 raise
+            # What a scenario's own script fetches is not the installers'.
+            fetched = squid.rows() if squid else []
             scripted.run(job, chamber, origin)
         _, journal = chamber.run(["cat", _JOURNAL], timeout=20) if results else (0, "")
         chamber.run([*_PYTHON, "probe"], timeout=60)
@@ -321,7 +323,7 @@ def _build(
     ours = "proxy" in job.cell.profile.installers
     ledger = summarise(requests, [seen]) | {
         "proxy_step_end": provenance.step_end(journal, "proxy") if ours else first,
-        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests),
+        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in fetched),
         "audit": audit,
         "planned": foreign.planned(job, results),
         "left": {"gpu_config": json.loads(told)["gpu_config"]},

@@ -44,7 +44,17 @@ BEHAVIOURS = {
 #: Where ``pause`` stops a cell for a minute, so that the harness can be killed there.
 STAGES = ("build", "boot", "facts", "symptom", "end")
 PAUSE = 60.0
-KEYS = ("behaviour", "seconds", "facts", "memory_mb", "disk_mb", "child", "serial", "pause")
+KEYS = (
+    "behaviour",
+    "seconds",
+    "minutes",
+    "facts",
+    "memory_mb",
+    "disk_mb",
+    "child",
+    "serial",
+    "pause",
+)
 
 
 class Fake:
@@ -79,8 +89,9 @@ class Fake:
         return Needs(script.get("memory_mb", 1), cores=0, disk_mb=script.get("disk_mb", 0))
 
     def minutes(self, cell: Cell) -> float:
-        """What the script says."""
-        return float(self._of(cell).get("seconds", 0.0)) / 60
+        """What the script says: an estimate of its own, or the time that it takes."""
+        script = self._of(cell)
+        return float(script.get("minutes", script.get("seconds", 0.0) / 60))
 
     def up(self, job: Job) -> FakeRunning:
         """Take the scripted time, then behave as scripted."""

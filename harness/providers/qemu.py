@@ -117,7 +117,8 @@ class Qemu:
         """Measured on two quiet cores without KVM: base 1, build 4, boot and checks 1.5."""
         from harness.lab import base
 
-        return 1.5 + (0.0 if base.find(cell.image) else 5.0)
+        boots = 2 if cell.scenario.boot.again else 1
+        return 1.5 * boots + (0.0 if base.find(cell.image) else 5.0)
 
     def shared(self, fresh: bool) -> tuple[Authority, Origin]:
         """Keys and origin of the lab; made on first use, kept between runs unless ``fresh``."""

@@ -7,6 +7,7 @@ others build an image or boot a machine of their own: the required suite has no 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_a_node_stands_what_it_is_made_for(tmp_path: Path, name: str) -> None:
     done, symptom = reproduce(tmp_path, name)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert load_scenario(name).shows(symptom), symptom
+
+
+@pytest.mark.slow
+def test_a_new_kernel_has_its_modules_before_it_boots(tmp_path: Path) -> None:
+    """The kernel's package ran the hook; the driver loads under that kernel and Secure Boot."""
+    scenario = str(Path(__file__).parent / "scenarios/kernel-provided.toml")
+    words = ["run", "--image", "debian-12", "--scenario", scenario, "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    facts = json.loads(next(tmp_path.glob("latest/cells/*/facts.json")).read_text())
+    assert facts["kernel"]["release"].startswith("6.12.")
 
 
 def test_two_at_once_with_ones_own_and_a_shell(tmp_path: Path) -> None:

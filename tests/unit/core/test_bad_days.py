@@ -55,7 +55,8 @@ def belongs_to(run: str) -> list[int]:
 
 
 def test_ctrl_c_stops_in_order_and_reports_what_ran(bench: Bench) -> None:
-    bench.script.write_text(f'["{TRIXIE}"]\nseconds = 60\nchild = true\n')
+    long = f'["{TRIXIE}"]\nseconds = 60\nchild = true\n'
+    bench.script.write_text(f'["{BOOKWORM}"]\nminutes = 2\n{long}')
     process = bench.start_run("-n", "1", "-k", "proxy-intercept")
     child = child_of(bench, TRIXIE)
     run = bench.leftovers()[0]

@@ -11,6 +11,7 @@ import pytest
 
 from harness.catalog import load_catalog
 from harness.cells import Cell
+from harness.durations import in_turn
 from harness.errors import UsageError
 from harness.matrix import load_matrix
 from harness.plan import Planned, critical_path
@@ -106,16 +107,22 @@ def planned(*minutes: float) -> list[Planned]:
     fixed: dict[str, Any] = {"provider": "fake", "expected": "pass", "why": "", "remedy": ""}
     names = "abcdefgh"
     return [
-        Planned(cell=names[nth], will="run", minutes=each, memory_mb=1, **fixed)
+        Planned(cell=names[nth], image="a", will="run", minutes=each, memory_mb=1, **fixed)
         for nth, each in enumerate(minutes)
     ]
 
 
+def test_the_longest_begins_first_and_each_image_before_another_again() -> None:
+    assert in_turn([("a", 1), ("a", 5), ("a", 3)]) == [1, 2, 0]
+    assert in_turn([("a", 6), ("b", 6), ("a", 8), ("c", 0)]) == [2, 1, 3, 0]
+    assert in_turn([]) == []
+
+
 def test_the_critical_path_is_the_chain_of_the_worker_that_ends_last() -> None:
     cells = planned(1, 5, 1, 1)
-    assert critical_path(cells, 1) == (8, ["a", "b", "c", "d"])
+    assert critical_path(cells, 1) == (8, ["b", "a", "c", "d"])
     assert critical_path(cells, 2) == (5, ["b"])
-    assert critical_path(planned(2, 1, 4), 2) == (5, ["b", "c"])
+    assert critical_path(planned(2, 1, 4), 2) == (4, ["c"])
     assert critical_path([], 2)[0] == 0
 
 
