@@ -14,7 +14,7 @@ from typing import IO, Any, Optional, Union
 
 from installers import unpacking
 from installers.elf import ELFError
-from installers.elfversions import Read, Versions, versions
+from installers.elfversions import FIRST, Read, Versions, versions
 
 #: What one ELF file tells, or why it cannot be read.
 Found = Union[Versions, str]
@@ -102,16 +102,24 @@ def _walk(top: str, below: str) -> Iterator[tuple[str, Found]]:
                     yield path, error.strerror or str(error)
                     continue
                 try:
-                    if os.pread(descriptor, 4, 0) == _MAGIC:
-                        yield path, _versions(_by_descriptor(descriptor))
+                    head = os.pread(descriptor, FIRST, 0)
+                    if head.startswith(_MAGIC):
+                        yield path, _versions(_by_descriptor(descriptor, head))
                 finally:
                     os.close(descriptor)
     for path in folders:
         yield from _walk(top, path)
 
 
-def _by_descriptor(descriptor: int) -> Read:
-    return lambda size, offset: os.pread(descriptor, size, offset)
+def _by_descriptor(descriptor: int, head: bytes) -> Read:
+    """``head``: what has been read already, and is asked for first."""
+
+    def read(size: int, offset: int) -> bytes:
+        if offset == 0 and size == FIRST:
+            return head
+        return os.pread(descriptor, size, offset)
+
+    return read
 
 
 def _reader(file: IO[bytes]) -> Read:

@@ -38,7 +38,8 @@ class Versions(NamedTuple):
     offers: list[str]
 
 
-_FIRST = 4096  # the header and, in every file a linker has made, the program headers
+#: Asked for first: the header and, in every file a linker has made, the program headers.
+FIRST = 4096
 _LIMIT = 1 << 20  # no dynamic section, and no table of versions, is larger
 _MOST = 20_000  # versions in one file: the C library itself has some 40
 _DYN_TYPES = (2, 3)  # ET_EXEC, ET_DYN
@@ -96,7 +97,7 @@ def versions(read: Read) -> Versions:
 
     ELFError where it is none, or is damaged.
     """
-    head = read(_FIRST, 0)
+    head = read(FIRST, 0)
     if head[:4] != b"\x7fELF":
         raise ELFError("not an ELF file")
     layout = _LAYOUTS.get((head[4], head[5])) if len(head) >= 64 else None

@@ -6,6 +6,7 @@ loader will ask for: the newest ``GLIBC_x.y`` that a binary names without being 
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 import re
@@ -32,6 +33,7 @@ _BROKEN = (
 )
 
 
+@functools.lru_cache(maxsize=1024)
 def number(version: str) -> tuple[int, ...]:
     """A version to compare: "2.34" -> (2, 34)."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

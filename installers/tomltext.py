@@ -125,6 +125,8 @@ def _value(text: str, number: int) -> Any:
             raise ValueError(f"line {number}: {text} is not a string") from error
     if re.fullmatch(r"[+-]?\d[\d_]*", text):
         return int(text)
+    if re.fullmatch(r"[+-]?\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?", text):
+        return float(text)
     if text[0] in "\"'" and not text.startswith(('"""', "'''")):
         raise ValueError(f"line {number}: a string does not end")
     return text
