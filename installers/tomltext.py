@@ -7,7 +7,7 @@ kept as the text they are written with.
 
 from __future__ import annotations
 
-import ast
+import json
 import re
 from typing import Any
 
@@ -57,7 +57,7 @@ def _split(line: str, number: int) -> tuple[str, str, str]:
         match = _NAME.match(line, at)
         if not match:
             raise ValueError(f"line {number}: a setting has no name")
-        names.append(_plain(match.group(1)))
+        names.append(_plain(match.group(1), number))
         at = match.end()
         if line[at : at + 1] != ".":
             break
@@ -71,7 +71,7 @@ def _names(text: str, number: int) -> Path:
         match = _NAME.match(text, at)
         if not match:
             raise ValueError(f"line {number}: a table has no name")
-        names.append(_plain(match.group(1)))
+        names.append(_plain(match.group(1), number))
         at = match.end()
         if at == len(text):
             return tuple(names)
@@ -101,12 +101,15 @@ def _closed(text: str) -> bool:
     return left.count("[") <= left.count("]")
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, number: int) -> str:
+    """A name or a string without its quotes. TOML's escapes are JSON's, and \\U, which is rare."""
     if text.startswith("'"):
         return text[1:-1]
     if text.startswith('"'):
-        # TOML's escapes are among Python's, but for those that neither runtime writes.
-        return str(ast.literal_eval(text))
+        try:
+            return str(json.loads(text, strict=False))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {text} is not a string") from error
     return text
 
 
@@ -119,10 +122,7 @@ def _value(text: str, number: int) -> Any:
         items = re.findall(r"""("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,\[\]]+)""", text[1:-1])
         return [_value(item, number) for item in items]
     if _STRING.fullmatch(text):
-        try:
-            return _plain(text)
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"line {number}: {text} is not a string") from error
+        return _plain(text, number)
     if re.fullmatch(r"[+-]?\d[\d_]*", text):
         return int(text)
     if re.fullmatch(r"[+-]?\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?", text):

@@ -76,6 +76,9 @@ def test_read_what_is_written(data: dict[str, dict[str, Any]]) -> None:
         ("a =\n", "line 1: a setting has no value"),
         ('a = "x\n', "line 1: a string does not end"),
         ('a = [\n"x"\n', "a list does not end"),
+        ('[a."\\x"]\n', "line 1: .* is not a string"),
+        ('"\\xg" = 1\n', "line 1: .* is not a string"),
+        ('a = "\\q"\n', "line 1: .* is not a string"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(text: str, words: str) -> None:
@@ -86,7 +89,7 @@ def test_what_is_no_toml_is_told_with_its_line(text: str, words: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.sampled_from("[]\"'=#.,\\ \nab1"), max_size=40))
+@given(st.text(st.sampled_from("[]\"'=#.,\\ \nabx1"), max_size=40))
 def test_noise_is_read_or_refused(text: str) -> None:
     said = "line "
     try:
