@@ -77,7 +77,8 @@ class Cell:
 
     ``requirements`` are the matrix's, beside those of the parts. ``inherit``: an earlier green
     result may stand for the cell while nothing of it has changed. ``sabotage``: how its node is
-    broken on purpose, or what it is made from.
+    broken on purpose, or what it is made from. ``target``: the machine, where it exists already
+    (see harness.targets); image, scenario and profile then are what to call it.
     """
 
     image: Image
@@ -88,6 +89,7 @@ class Cell:
     requirements: Requirements = field(default_factory=Requirements)
     inherit: bool = False
     sabotage: Sabotage | None = None
+    target: str = ""
 
     def __post_init__(self) -> None:
         """In a faulty environment a pass would be the surprise."""

@@ -28,11 +28,13 @@ VERBS = {
     "keys": "module signing keys: create, rotate, revoke, serve, sign",
     "env": "conda environments: check, lock, build",
     "cache": "stores of built things: ls, verify, warm, gc",
+    "reap": "end what dead runs left, here and on Google Cloud",
     "report": "print the report of a run as HTML, JUnit, Markdown or CTRF",
     "merge": "one report from those of the shards of a matrix",
     "diff": "what is otherwise in one run than in another: verdicts, checks, facts, durations",
     "prove-proxy": "which programs go through the proxy, measured beside what we say they do",
     "attest": "sign for what a report says: an in-toto test result in a DSSE envelope",
+    "completion": "what makes bash, zsh or fish complete this command: names, options, values",
     "gate": "may this be released? Says why not, and answers with the exit code",
 }
 
@@ -65,6 +67,10 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        from harness.completion import answer
+
+        answer()
     try:
         return int(_dispatch(argv))
     except AirlockError as error:

@@ -38,8 +38,9 @@ class Console(Protocol):
         """Something about the whole run."""
 
 
-def open_console(cells: Iterable[str], out: TextIO = sys.stderr) -> Console:
-    """The console that fits ``out``."""
+def open_console(cells: Iterable[str], out: TextIO | None = None) -> Console:
+    """The console that fits ``out``, which is standard error if nothing else is given."""
+    out = out or sys.stderr
     return LiveTable(cells, out) if out.isatty() else PlainLines(out)
 
 

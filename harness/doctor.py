@@ -8,7 +8,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import InfraError
@@ -58,6 +58,11 @@ PROGRAMS = {
     "git": ("git", "is configured on nodes and compared with"),
     "openssl": ("openssl", "checks certificates and signatures in tests"),
 }
+#: The same of what only tests want: without them the tests that compare with them are skipped.
+PROGRAMS_OF_TESTS = {
+    "busybox": ("busybox", "the node file's header is tried in its shell as well"),
+    "modinfo": ("kmod", "tells of modules what our own parser is compared with"),
+}
 
 
 def examine(out: Path = Path("out"), *, tests: bool = False) -> list[Finding]:
@@ -69,7 +74,7 @@ def examine(out: Path = Path("out"), *, tests: bool = False) -> list[Finding]:
         *(_program(name, *about) for name, about in PROGRAMS.items()),
         _firmware(),
         _keyring(),
-        *([_browser()] if tests else []),
+        *(_of_tests() if tests else []),
         namespaces(),
         *_subordinate_ids(),
         _accelerator(),
@@ -144,6 +149,12 @@ def _keyring() -> Finding:
     if any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
         return Finding(name, "ok", "/usr/share/keyrings", why)
     return Finding(name, "missing", "not installed", why, _apt_fix(package), (package,))
+
+
+def _of_tests() -> list[Finding]:
+    programs = [_program(name, *about) for name, about in PROGRAMS_OF_TESTS.items()]
+    found = [replace(one, level="note") if one.level == "missing" else one for one in programs]
+    return [*found, _browser()]
 
 
 def _browser() -> Finding:

@@ -37,7 +37,8 @@ ENDING = 30.0
 class Order:
     """What a holder is asked for. ``name`` is the node's, the others name what the catalog has.
 
-    ``resume`` is a saved node (a directory or a tar file) instead of a new one.
+    ``matrix`` is the matrix beside which a user's own images and profiles are. ``resume`` is a
+    saved node (a directory or a tar file) instead of a new one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Order:
     scenario: str
     profile: str
     provider: str
+    matrix: str
     boot_anew: bool = False
     resume: str = ""
 

@@ -118,7 +118,7 @@ def _make(provider: Provider, job: Job, order: Order) -> Running:
 
 def find_cell(order: Order) -> Cell:
     """The cell that an order means; UsageError with the nearest name for one that is unknown."""
-    catalog = load_catalog()
+    catalog = load_catalog(Path(order.matrix).parent)
     found: dict[str, Any] = {"scenario": catalog.scenario(order.scenario)}
     for axis, known in (("image", catalog.images), ("profile", catalog.profiles)):
         name = getattr(order, axis)

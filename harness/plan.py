@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ class Planned:
     minutes: float
     memory_mb: int
     source: str = ""
+    #: What it costs at most, in words; empty where nobody is paid.
+    price: str = ""
 
 
 def plan(cells: Sequence[Cell], conformance: Path = CONFORMANCE) -> list[Planned]:
@@ -84,6 +86,8 @@ def render(planned: Sequence[Planned], workers: int = 1) -> str:
         lines.append(
             f"{each.cell:{width}}  {each.provider:5} {time}  {WORDS[each.will]}{as_expected}"
         )
+        if each.price:
+            lines.append(f"{'':{width}}    {each.price}")
         if each.why:
             lines.append(f"{'':{width}}    {each.why}")
         if each.remedy:
@@ -144,6 +148,8 @@ def _plan(
     runs = will == "run"
     seconds = took.get((cell.provider, cell.id))
     minutes = provider.minutes(cell) if seconds is None else seconds / 60
+    # Only who is paid for nodes has prices.
+    priced: Callable[[Cell], str] | None = getattr(provider, "price", None)
     return Planned(
         cell=cell.id,
         image=cell.image.name,
@@ -155,4 +161,5 @@ def _plan(
         minutes=round(minutes, 2) if runs else 0.0,
         memory_mb=provider.needs(cell).memory_mb if runs else 0,
         source=("estimate" if seconds is None else "measured") if runs else "",
+        price=priced(cell) if runs and priced else "",
     )

@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--airlock-target",
         metavar="TARGET",
-        help="check this machine: ssh://[user@]host[:port], or local; it is not changed",
+        help="check this machine: local, ssh://host, ssh+sudo://host or gce://PROJECT/ZONE/NAME; "
+        "it is not changed",
     )
     group.addoption(
         "--airlock-run",

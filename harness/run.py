@@ -20,7 +20,6 @@ from pathlib import Path
 from types import FrameType
 
 from harness.broker import Broker
-from harness.cached import evict
 from harness.catalog import CONFORMANCE, ROOMS
 from harness.cells import Cell
 from harness.compose import compose, compose_cell, untried_cell
@@ -55,7 +54,7 @@ ORDERLY = 20.0
 class Request:
     """What a run is asked to do.
 
-    ``providers`` overrides the registry (a provider that needs an argument). ``keyword`` is
+    ``providers`` are used instead of those of the registry. ``keyword`` is
     pytest's ``-k`` over node ids, which hold cell and check. ``visit`` is called with each cell
     after its checks, while its node (if it has one) is still up, and may use the terminal; Ctrl-C
     is a KeyboardInterrupt in it, which stops the run in order where it is not caught. ``shard``:
@@ -99,8 +98,6 @@ def run(request: Request) -> Outcome:
         swept = sweep()
         for line in [*swept.ended, *(f"REFUSED TO DIE: {line}" for line in swept.refused)]:
             console.note(f"left by a run that was killed: {line}")
-        for line in evict():
-            console.note(f"let go, not used for long: {line}")
         directory = request.out / record.id
         (directory / "cells").mkdir(parents=True)
         providers = {

@@ -192,14 +192,14 @@ def serve_target(config: pytest.Config, target: str) -> str:
     """
     from harness.broker import Broker
     from harness.pool import Pool
-    from harness.providers.host import Host, host_cell
+    from harness.providers.host import host_cell
+    from harness.providers.registry import load
     from harness.state import RunRecord
 
-    provider = Host(target)
     cell = host_cell(target)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(RunRecord())
-        pool = Pool([cell], {cell.provider: provider}, run, run.path / "capsules")
+        pool = Pool([cell], {cell.provider: load(cell.provider)}, run, run.path / "capsules")
         stack.callback(pool.close)
         broker = stack.enter_context(Broker(pool, run.scratch / "pool"))
         ending = stack.pop_all()

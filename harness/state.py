@@ -150,6 +150,26 @@ class Owned:
         self._write({"kind": "mount", "path": str(path), "what": what})
         return path
 
+    def instance(self, project: str, zone: str, name: str) -> None:
+        """An instance on Google Cloud is to be deleted with the run."""
+        self._write({"kind": "instance", "project": project, "zone": zone, "name": name})
+
+    def instance_gone(self, project: str, zone: str, name: str) -> None:
+        """It is deleted already."""
+        self._write({"kind": "instance-gone", "project": project, "zone": zone, "name": name})
+
+    def instances(self) -> list[dict[str, Any]]:
+        """The entries of instances that nobody said to be gone."""
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for entry in self.entries():
+            if entry["kind"].startswith("instance"):
+                key = (entry["project"], entry["zone"], entry["name"])
+                if entry["kind"] == "instance":
+                    found[key] = entry
+                else:
+                    found.pop(key, None)
+        return list(found.values())
+
     def entries(self) -> list[dict[str, Any]]:
         """Everything ever registered; a torn last line is left out."""
         found = []

@@ -130,8 +130,18 @@ def _end(record: Path, swept: Swept) -> None:
         path = Path(entry.get("path", "/nonexistent"))
         if entry["kind"] == "path" and (path.exists() or path.is_symlink()):
             _tell(swept, remove_tree(path), str(path))
+    if instances := owned.instances():
+        from harness.providers.gce_reap import end_owned  # a run without a cloud needs none of it
+
+        done = end_owned(instances)
+        swept.ended += done.ended
+        # Their own ledger remembers them, so that this record may go.
+        left = done.refused
+    else:
+        left = []
     if not swept.refused:
         _tell(swept, remove_tree(record), f"record of run {record.name}")
+    swept.refused += left
 
 
 def _tell(swept: Swept, done: bool, what: str) -> None:

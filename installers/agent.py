@@ -52,6 +52,8 @@ BOOTING = ("initializing", "starting")
 # sd_booted(3)
 BOOTED = Path("/run/systemd/system")
 PATIENCE = 5.0
+# What is being done when the host goes gets this long, in seconds, to clean up after itself.
+ENDING = 10.0
 
 Request = dict[str, Any]
 Operation = Callable[[Request], Any]
@@ -126,8 +128,15 @@ class Agent:
             for line in self._port.lines():
                 self._receive(line)
         finally:
-            self._programs.stop()
             self._port.close()
+            self._programs.stop()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Waits for the threads whose programs were ended: they remove their folders."""
+        end = time.monotonic() + ENDING
+        for _ in range(MAX_REQUESTS):
+            self._slots.acquire(timeout=max(0.0, end - time.monotonic()))
 
     def announce(self, event: str, **more: Any) -> None:
         """Sends an event, which asking "hello" repeats; a host that is away misses nothing."""
@@ -371,25 +380,21 @@ class Agent:
         return {"code": done["code"], "summary": summary}
 
 
-def _stdio() -> Port:
-    """Standard input and output as a channel; whatever prints then goes to standard error."""
-    read_fd, write_fd = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
-    return Port(read_fd, write_fd, returns=False)
-
-
 def main(argv: list[str]) -> int:
     """The verb ``agent --port DEVICE | --stdio``; returns an exit code of installers.exits."""
     parser = argparse.ArgumentParser(prog="airlock-node.pyz agent", description=__doc__)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", metavar="DEVICE", help="a virtio-serial port or a terminal")
     where.add_argument("--stdio", action="store_true", help="standard input and output")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help="end when the host was not heard for so long (it sends empty lines); for --stdio",
+    )
     options = parser.parse_args(argv)
     try:
-        port = _stdio() if options.stdio else Port.open(options.port)
+        port = Port.stdio(options.patience) if options.stdio else Port.open(options.port)
         Agent(port).serve()
     except OSError as error:
         print(f"agent: {error}", file=sys.stderr)

@@ -244,9 +244,16 @@ def _content(
         raise TamperedError(f"{member.name} is no file", where="environment")
     data = stream.read()
     if stated.how is None:
-        return data, stated.mode, stated.sha256
+        return data, _shared(stated.mode), stated.sha256
     data = rewritten(data, stated.how, old, new)
-    return data, stated.mode, hashlib.sha256(data).hexdigest()
+    return data, _shared(stated.mode), hashlib.sha256(data).hexdigest()
+
+
+def _shared(mode: int) -> int:
+    """An environment is everybody's: some solvers write their records for their own user alone, and
+    'conda list' of any other then ends in an error.
+    """
+    return 0o755 if mode & 0o100 else 0o644
 
 
 def _write(path: str, data: bytes, mode: int, mtime: float, made: set[str]) -> None:

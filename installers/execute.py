@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Optional
 
@@ -25,7 +27,8 @@ MAX_OUTPUT = 8 << 20
 def node_path() -> Path:
     """Where a Python finds us: the .pyz we run from, or the source tree."""
     archive = getattr(getattr(installers.__spec__, "loader", None), "archive", None)
-    return Path(archive or Path(__file__).parent.parent).resolve()
+    # Not resolved: a file without a name (see harness.transports.ssh) is /proc/PID/fd/N to others.
+    return Path(archive or Path(__file__).parent.parent).absolute()
 
 
 def node_argv() -> list[str]:
@@ -47,6 +50,8 @@ class Programs:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
 
     def run(
         self,
@@ -60,16 +65,19 @@ class Programs:
         ``code`` is negative for a signal and None where the program was ended at its timeout; then
         ``out`` and ``err`` hold what it had written. Raises OSError where it cannot be started.
         """
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**ENVIRONMENT, **(env or {})},
-            cwd="/",
-            start_new_session=True,
-        )
-        self._running.add(process)
+        with self._lock:
+            if self._stopped:
+                raise OSError(errno.ECANCELED, "the agent is ending")
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**ENVIRONMENT, **(env or {})},
+                cwd="/",
+                start_new_session=True,
+            )
+            self._running.add(process)
         timed_out = False
         try:
             out, err = process.communicate(stdin, timeout)
@@ -78,7 +86,8 @@ class Programs:
             timed_out = process.poll() is None
             out, err = self._rest(process, expired)
         finally:
-            self._running.discard(process)
+            with self._lock:
+                self._running.discard(process)
         return {
             "code": None if timed_out else process.returncode,
             "out": out[:MAX_OUTPUT],
@@ -102,6 +111,8 @@ class Programs:
             return again.stdout or expired.stdout or b"", again.stderr or expired.stderr or b""
 
     def stop(self) -> None:
-        """Ends every program that still runs."""
-        for process in list(self._running):
-            _kill(process)
+        """Ends every program that still runs; none is started from now on."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                _kill(process)

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from installers.asn1 import Certificate
 from installers.collect import (
+    boot,
     built,
     containers,
     efi,
@@ -30,6 +31,7 @@ from installers.collect import (
     modules,
     network,
     packages,
+    processes,
     proxy,
     records,
     repositories,
@@ -37,6 +39,7 @@ from installers.collect import (
     system,
     systemd,
     trust,
+    upkeep,
     volumes,
 )
 from installers.collect.reader import Reader
@@ -64,7 +67,16 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
-    *("gpu_config", "environments", "gpu", "containers", "kubernetes"),
+    *(
+        "gpu_config",
+        "environments",
+        "gpu",
+        "containers",
+        "kubernetes",
+        "processes",
+        "boot",
+        "upkeep",
+    ),
 )
 NOT_TRIED = "nobody asked this node to try its cards; only `airlock check` and a lab with cards do"
 
@@ -176,14 +188,17 @@ class _Look:
             "secure_boot": self.area("secure_boot", secure_boot.collect, self.variables),
             "network": self.area("network", network.collect),
             "proxy": self._proxy(manager),
+            "processes": self.area("processes", processes.collect),
             "trust": self.area("trust", trust.collect),
             "modules": self.area("modules", modules.collect, certificates, self.seen.modules),
             "built": self.area("built", built.collect),
+            "boot": self.area("boot", boot.collect, self.seen.modules),
             "repositories": self.area("repositories", repositories.collect),
             "loaded_modules": self.area("loaded_modules", modules.loaded),
             "signing": self.area("signing", _signing),
-            "systemd": {key: manager.get(key) for key in ("state", "failed", "version")},
+            "systemd": {key: manager.get(key) for key in ("state", "failed", "version", "stale")},
             "disk": self.area("disk", system.disk),
+            "upkeep": self.area("upkeep", upkeep.collect),
             "volumes": self.area("volumes", volumes.collect),
             "key_servers": self.area("key_servers", keyservers.collect),
             "memory": self.area("memory", system.memory),

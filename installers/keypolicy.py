@@ -30,6 +30,8 @@ from installers.openpgp import (
 # Debian 13's apt refuses a key that only SHA-1 vouches for, since this day (its default policy for
 # second pre-image resistance); rpm in RHEL 9's default crypto policy refuses it too.
 SHA1_REFUSED_SINCE = "2026-02-01"
+# apt's and sqv's default policies refuse shorter ones.
+LEAST_RSA_BITS = 2048
 _WEAK = {"md5", "sha1", "ripemd160"}
 _MAY_SIGN = 0x02
 # Algorithms that can sign at all, for keys that do not say what they are for.

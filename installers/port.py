@@ -36,10 +36,16 @@ class HostGone(Exception):
 class Port:
     """One channel to the host. ``send`` may be called by several threads, ``lines`` by one."""
 
-    def __init__(self, read_fd: int, write_fd: int, *, returns: bool) -> None:
-        """``returns`` says that the host may come back after end of file (no pipe does)."""
+    def __init__(
+        self, read_fd: int, write_fd: int, *, returns: bool, patience: Optional[float] = None
+    ) -> None:
+        """``returns`` says that the host may come back after end of file (no pipe does).
+
+        ``patience``: a host that was not heard for so many seconds has gone, as at end of file.
+        """
         self._read_fd, self._write_fd = read_fd, write_fd
         self._returns = returns
+        self._patience = None if patience is None else patience * 1000
         self._lock = threading.Lock()
         self._closed = False
         self._wake: Optional[int] = None
@@ -56,6 +62,16 @@ class Port:
         if stat.S_ISCHR(os.fstat(fd).st_mode):
             port._notify()
         return port
+
+    @classmethod
+    def stdio(cls, patience: Optional[float]) -> Port:
+        """Standard input and output; whatever prints from now on goes to standard error."""
+        read_fd, write_fd = os.dup(0), os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+        return cls(read_fd, write_fd, returns=False, patience=patience)
 
     def _notify(self) -> None:
         """Lets the kernel tell by SIGIO that the host came, instead of asking twice a second."""
@@ -80,7 +96,10 @@ class Port:
         """Some bytes; None while the host is away or has nothing to say, b"" at the end."""
         poller = select.poll()
         poller.register(self._read_fd, select.POLLIN)
-        flags = dict(poller.poll()).get(self._read_fd, 0)
+        ready = dict(poller.poll(self._patience))
+        if not ready:
+            return b""
+        flags = ready.get(self._read_fd, 0)
         try:
             data = os.read(self._read_fd, READ_SIZE)
         except BlockingIOError:

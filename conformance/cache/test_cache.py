@@ -96,6 +96,46 @@ def test_hit_fetches_nothing(node: Node) -> None:
         fail(f"the modules came from {built['store']}, and {fetched} packages were fetched")
 
 
+@check(
+    id="cache.describes",
+    severity="blocker",
+    title="The record beside the modules tells of these modules, for this kernel",
+    remedy="Run 'airlock-node.pyz apply --only driver': the record was copied from another "
+    "kernel's folder, or the modules were changed under it.",
+    requires=signed_driver,
+    depends=["modules.one-release"],
+    source="the record's kernel and driver beside 'modinfo -F version' of each module",
+    since="2026-11-22",
+)
+def test_describes(node: Node) -> None:
+    """Who looks up what runs here looks into the record, and finds another driver."""
+    built = _built(node)
+    if built["made_for"] != built["kernel"]:
+        fail(f"the record below {built['kernel']} is of modules for {built['made_for']}")
+    place = f"/{built['kernel']}/updates/airlock/"
+    found = {m["path"]: m["version"] for m in fact(node, "modules") if place in m["path"]}
+    wrong = [f"{path}: {v}" for path, v in found.items() if v and v != built["driver"]]
+    if wrong:
+        fail(f"the record names driver {built['driver']}; {len(wrong)} modules are not", wrong)
+
+
+@check(
+    id="cache.nothing-half",
+    severity="minor",
+    title="No download of the cache's was left half done",
+    remedy="Remove the files that the evidence names; 'airlock cache gc STORE' does that for a "
+    "store of files.",
+    requires=signed_driver,
+    source="/var/cache/airlock: a download has another name until its hash is right",
+    since="2026-11-22",
+)
+def test_nothing_half(node: Node) -> None:
+    """They are as large as a driver, and in every clone."""
+    found = fact(node, "hygiene.partial")
+    if found:
+        fail(f"{len(found)} downloads were never ended: {found[0]}", found)
+
+
 def _built(node: Node) -> Mapping[str, Any]:
     """What is known of the modules of the kernel that boots."""
     kernel = node.expect["boot_kernel"]

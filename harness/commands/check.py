@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from harness.commands import selection
+from harness.targets import FORMS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("target", metavar="TARGET", help="local, or ssh://[user@]host[:port]")
+    parser.add_argument("target", metavar="TARGET", help=FORMS)
     parser.add_argument("-k", default="", metavar="EXPR", dest="keyword", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where runs are written")
     selection.checks_argument(parser)
@@ -19,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the machine as it is; the exit code is the gate's verdict."""
     from harness.catalog import CONFORMANCE
-    from harness.providers.host import Host, host_cell
+    from harness.providers.host import host_cell
     from harness.run import Request
     from harness.run import run as run_cells
     from harness.verdict import print_outcome
@@ -31,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             keyword=args.keyword,
             conformance=args.checks or CONFORMANCE,
-            providers={Host.name: Host(args.target)},
         )
     )
     return print_outcome(outcome)

@@ -14,7 +14,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.add_argument("--fix", action="store_true", help="install the packages that are missing")
     parser.add_argument(
-        "--tests", action="store_true", help="also what the project's own tests want (a browser)"
+        "--tests",
+        action="store_true",
+        help="also what the project's own tests want (a browser, busybox, kmod)",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--quiet", action="store_true", help="only what is missing")

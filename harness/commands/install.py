@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.targets import FORMS
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument(
-        "target", nargs="?", metavar="TARGET", help="local, or ssh://[user@]host[:port]"
-    )
+    parser.add_argument("target", nargs="?", metavar="TARGET", help=FORMS)
     parser.add_argument("--root", type=Path, metavar="DIR", help="an image mounted at DIR")
     parser.add_argument(
         "--metadata",

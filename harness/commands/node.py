@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands import selection
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--scenario", default="proxy-intercept", metavar="S")
     up.add_argument("--profile", default="driver", metavar="P")
     up.add_argument("--provider", default="qemu", metavar="P")
+    selection.matrix_argument(up)
     up.add_argument("--name", default="", help="what to call it (default: IMAGE-SCENARIO)")
     up.add_argument("--boot-anew", action="store_true", help="boot it instead of forking it")
     ssh = actions.add_parser("ssh", help="a shell on a node, or one command")
@@ -42,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     save.add_argument("target", type=Path, metavar="FILE.tar|DIR")
     resume = actions.add_parser("resume", help="bring a saved node back, here or elsewhere")
     resume.add_argument("source", type=Path, metavar="FILE.tar|DIR")
+    selection.matrix_argument(resume)
     resume.add_argument("--name", default="", help="what to call it (default: as the file)")
 
 
@@ -82,6 +85,7 @@ def _up(args: argparse.Namespace) -> int:
             scenario=args.scenario,
             profile=args.profile,
             provider=args.provider,
+            matrix=str(selection.catalog(args.matrix)[0].absolute()),
             boot_anew=args.boot_anew,
         )
     )
@@ -98,7 +102,8 @@ def _resume(args: argparse.Namespace) -> int:
     name = _checked(args.name or args.source.stem.lower())
     image, scenario, profile, provider = cell
     source = str(args.source.absolute())
-    return _start(Order(name, image, scenario, profile, provider, resume=source))
+    matrix = str(selection.catalog(args.matrix)[0].absolute())
+    return _start(Order(name, image, scenario, profile, provider, matrix, resume=source))
 
 
 def _start(order: Order) -> int:

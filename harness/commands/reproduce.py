@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.commands import selection
 from installers.exits import Exit
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="debian-12", metavar="I", help="default: debian-12")
     parser.add_argument("--profile", default="driver", metavar="P", help="default: driver")
     parser.add_argument("--provider", default="qemu", metavar="P", help="default: qemu")
+    selection.matrix_argument(parser)
     parser.add_argument(
         "--shell", action="store_true", help="give me a shell on the node when it was checked"
     )
@@ -44,7 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring it up, check it, show the symptom and the cause; 0 when the cause was named."""
-    from harness.catalog import load_catalog
     from harness.errors import UsageError
     from harness.matrix import Selection, select
     from harness.providers.base import Options
@@ -52,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from harness.run import run as run_cells
     from reports.text import plain
 
-    catalog = load_catalog()
+    _, catalog = selection.catalog(args.matrix)
     if args.scenario is None:
         shipped = ", ".join(sorted(catalog.scenarios))
         raise UsageError("which scenario? See docs/scenarios.md", hint=f"there are {shipped}")
     scenario = catalog.scenario(args.scenario)
-    selection = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
-    cells = select([], selection, catalog)
+    axes = Selection((args.image,), (args.scenario,), (args.profile,), args.provider)
+    cells = select([], axes, catalog)
     seen = _Visit(args.shell)
     print(f"{scenario.name}: {scenario.title}", file=sys.stderr)
     outcome = run_cells(

@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Callable[[], None] | None]:
     outcome = run_cells(
         Request(
             cells=chosen.cells,
-            matrix=str(chosen.matrix),
+            matrix=chosen.matrix,
             shard=chosen.shard,
             out=args.out,
             workers=args.n,

@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from harness import kills
-    from harness.catalog import load_catalog
-    from harness.errors import NothingToDo
+    from harness.errors import NothingToDo, UsageError
     from harness.run import Request
     from harness.run import run as run_cells
     from installers.exits import Exit
@@ -52,11 +51,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"{one.name:32} {one.stops or ' '.join(one.kills):40} {one.title}")
         return Exit.PASS
     chosen = selection.chosen(args)
-    path, offered = chosen.matrix, chosen.cells
-    catalog = load_catalog()
-    good = _good(offered, args)
+    if any(cell.target for cell in chosen.cells):
+        raise UsageError("a machine that is there already is not broken on purpose")
+    _, catalog = selection.catalog(args.matrix)
+    good = _good(chosen.cells, args)
     request = Request(
-        cells=good, matrix=str(path), out=args.out, workers=args.n, conformance=conformance
+        cells=good, matrix=chosen.matrix, out=args.out, workers=args.n, conformance=conformance
     )
     # The control: a sabotage of a node that was not right before shows nothing.
     applies = kills.applying(run_cells(request).report.cells)

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cells import Cell
+from harness.targets import FORMS
 
 if TYPE_CHECKING:
+    from harness.catalog import Catalog
     from harness.shards import Durations, Shard
+
+
+#: The provider of machines that are there (harness.providers.host, whose import is not cheap).
+HOST = "host"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The matrix file and its cells that are meant; ``shard`` if they are a part of the choice."""
+    """The matrix and its cells that are meant; ``shard`` if they are a part of the choice.
 
-    matrix: Path
+    ``matrix`` is what to call it: its file, or the targets.
+    """
+
+    matrix: str
     cells: list[Cell]
     shard: Shard | None = None
 
@@ -44,6 +53,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="run every cell, whatever the matrix may inherit"
     )
     parser.add_argument("--provider", metavar="P", help="make every node with this provider")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="T",
+        help=f"instead of a matrix, a machine that is there: {FORMS}; may be given again",
+    )
 
 
 def shard_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +91,20 @@ def words(args: argparse.Namespace) -> list[str]:
     said += [flag for flag in ("--inherit", "--force") if getattr(args, flag.strip("-"))]
     if args.provider:
         said += ["--provider", args.provider]
+    for target in args.target:
+        said += ["--target", target]
     if args.durations:
         said += ["--durations", str(args.durations)]
     return said
+
+
+def matrix_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--matrix``, for a verb that makes one cell of no matrix."""
+    parser.add_argument(
+        "--matrix",
+        metavar="MATRIX",
+        help="names may be those of images.toml and profiles.toml beside this matrix, too",
+    )
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,23 +138,54 @@ def chosen(args: argparse.Namespace) -> Chosen:
     """What the command line means. UsageError, NothingToDo."""
     from dataclasses import replace
 
-    from harness.catalog import load_catalog
     from harness.errors import UsageError
-    from harness.matrix import Selection, find_matrix, load_matrix, select
+    from harness.matrix import Selection, load_matrix, select
     from harness.shards import parse_shard, shard_of
 
     shard = getattr(args, "shard", None)
     part = None if shard is None else parse_shard(shard)
-    path = find_matrix(args.matrix)
-    catalog = load_catalog(path.parent)
-    selection = Selection(
-        tuple(args.image), tuple(args.scenario), tuple(args.profile), args.provider
-    )
     if args.inherit and args.force:
         raise UsageError("--inherit and --force exclude each other")
-    cells = select(load_matrix(path, catalog), selection, catalog)
+    if args.target or args.provider == HOST:
+        matrix, found = " ".join(args.target), _targets(args)
+    else:
+        path, names = catalog(args.matrix)
+        axes = (tuple(args.image), tuple(args.scenario), tuple(args.profile))
+        matrix, found = str(path), load_matrix(path, names)
+        found = select(found, Selection(*axes, args.provider), names)
     if args.inherit or args.force:
-        cells = [replace(cell, inherit=args.inherit) for cell in cells]
+        found = [replace(cell, inherit=args.inherit) for cell in found]
     if part:
-        return Chosen(path, *shard_of(cells, *part, durations(args)))
-    return Chosen(path, cells)
+        return Chosen(matrix, *shard_of(found, *part, durations(args)))
+    return Chosen(matrix, found)
+
+
+def catalog(matrix: str | None) -> tuple[Path, Catalog]:
+    """The matrix that is meant, and what it may name: what ships, and what lies beside it."""
+    from harness.catalog import load_catalog
+    from harness.matrix import find_matrix
+
+    path = find_matrix(matrix)
+    return path, load_catalog(path.parent)
+
+
+def _targets(args: argparse.Namespace) -> list[Cell]:
+    """The cells of machines that are there already. UsageError."""
+    from harness.errors import UsageError
+    from harness.providers.host import host_cell
+
+    if not args.target:
+        raise UsageError(
+            f"--provider {HOST}: which machine?",
+            hint="--target local, or --target ssh://HOST; may be given again",
+        )
+    if args.provider not in (None, HOST):
+        raise UsageError(f"--target is for --provider {HOST}, and not for {args.provider}")
+    if args.matrix or args.image or args.scenario or args.profile:
+        raise UsageError(
+            "--target excludes a matrix and its axes: a machine that is there is checked as it is"
+        )
+    cells = {cell.id: cell for cell in map(host_cell, args.target)}
+    if len(cells) < len(args.target):
+        raise UsageError("--target: the same machine is named twice")
+    return list(cells.values())

@@ -21,6 +21,7 @@ from fixtures.metadata import MetadataServer
 from fixtures.relay import Relay
 from fixtures.repository import Repository
 from fixtures.signer import SignerServer
+from harness.applied import judge
 from harness.cached import used
 from harness.lab import addresses as at
 from harness.lab import (
@@ -37,7 +38,7 @@ from harness.lab import (
 from harness.lab.base import Base, canonical
 from harness.lab.namespace import Bind, Chamber, last_words, remove_tree, run_as_root
 from harness.lab.outside import Outside
-from harness.providers.base import Job, NodeFailed, Refusal, Refused
+from harness.providers.base import Job, NodeFailed, Refused
 from harness.state import cache_dir, exclusive
 from installers.collect import modules
 
@@ -369,19 +370,8 @@ def _apply(job: Job, chamber: Chamber) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(out)
     except ValueError as e:
         raise NodeFailed(f"the installers gave no result (exit {code}): {tail}") from e
-    job.record.installers.extend(results.get("installers", []))
-    if code == 0:
-        return results
-    for installer in results.get("installers", []):
-        for refusal in installer.get("refusals", []):
-            raise Refused(Refusal(refusal["code"], refusal["reason"], refusal["remedy"]))
-        for problem in installer.get("problems", []):
-            raise NodeFailed(
-                f"{installer['name']}: {problem['what']}",
-                cause=str(problem.get("cause", "")),
-                hint=str(problem.get("remedy", "")),
-            )
-    raise NodeFailed(f"the installers ended with {code}: {results.get('error', tail)}")
+    judge(job, code, results, tail)
+    return results
 
 
 def _make_disks(job: Job, tree: Path, out: Path) -> str:

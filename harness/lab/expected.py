@@ -28,6 +28,8 @@ def expected(
     ca = authority.signing_ca(scenario.trust.ca)
     return {
         "ca_sha256": ca.sha256 if scenario.intercept else None,
+        # Google's double shows a certificate that stands for public ones.
+        "trusted_besides": [authority.origin.sha256] if scenario.google.direct else [],
         "cert_sha256": authority.module.sha256 if driver else None,
         "cert_cn": authority.module.common_name,
         "boot_kernel": built["kernel"],

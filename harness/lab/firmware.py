@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import subprocess
 import sys
 import uuid
@@ -15,6 +16,9 @@ from harness.lab.namespace import host_env
 _DIRS = (Path("/usr/share/OVMF"), Path("/usr/share/edk2/ovmf"), Path("/usr/share/qemu"))
 # Owner of our entries in ``db``; any fixed GUID does (UEFI 2.10, 32.4.1).
 _OWNER = str(uuid.uuid5(uuid.NAMESPACE_DNS, "airlock.test"))
+# Microsoft's own GUID, and its CA of 2023: a firmware of today has it, and this one need not.
+_MICROSOFT = "77fa9abd-0359-4d32-bd60-28f4e78f784b"
+NEW_CA = "microsoft.com/ms-uefi-2023.pem"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ def enroll(
     """
     argv = [sys.executable, "-m", "virt.firmware.vars"]
     argv += ["-i", str(firmware.variables), "-o", str(store)]
+    # virt-firmware brings the certificates of those who sign boot loaders.
+    new_ca = importlib.resources.files("virt.firmware").joinpath("certs", NEW_CA)
+    argv += ["--add-db-cert", _MICROSOFT, str(new_ca)]
     argv += ["--sb"] if enforced else ["--set-false", "SecureBootEnable"]
     for certificate in certificates:
         argv += ["--add-db-cert", _OWNER, str(certificate)]

@@ -142,7 +142,8 @@ def enrolled(scenario: Scenario, authority: Authority) -> list[Identity]:
 def firmware_of(scenario: Scenario, authority: Authority) -> dict[str, object]:
     """What :func:`enroll` writes, in short: for the key of what depends on it."""
     known = [identity.sha256 for identity in enrolled(scenario, authority)]
-    return {"certificates": known, "enforced": not scenario.firmware.switched_off}
+    enforced = not scenario.firmware.switched_off
+    return {"certificates": known, "enforced": enforced, "besides": firmware.NEW_CA}
 
 
 def enroll(scenario: Scenario, machine: Machine, authority: Authority, directory: Path) -> None:

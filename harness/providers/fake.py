@@ -94,18 +94,20 @@ class Fake:
         return float(script.get("minutes", script.get("seconds", 0.0) / 60))
 
     def up(self, job: Job) -> FakeRunning:
-        """Take the scripted time, then behave as scripted."""
+        """Take the scripted time, then behave as scripted. Whoever raises leaves nothing behind."""
         script = self._of(job.cell)
+        child = _child(job) if script.get("child") else None
+        try:
+            return self._made(job, script, child)
+        except BaseException:
+            _end(child)
+            raise
+
+    def _made(
+        self, job: Job, script: Mapping[str, Any], child: subprocess.Popen[bytes] | None
+    ) -> FakeRunning:
         behaviour = script.get("behaviour", "ok")
         serial = job.capsule / "serial.log"
-        if script.get("child"):
-            # Stands for what a real provider starts, so that its end can be watched.
-            null = subprocess.DEVNULL
-            child = subprocess.Popen(["sleep", "600"], stdin=null, stdout=null, stderr=null)
-            job.owned.process(child.pid, "sleep")
-            (job.capsule / "child.pid").write_text(str(child.pid))
-        else:
-            child = None
         pause = script.get("pause", "")
         with job.phase("build", "pretending to build"):
             _pause(job.capsule, "build", pause)
@@ -209,10 +211,23 @@ class FakeRunning:
 
     def down(self) -> None:
         """End the child, if there is one."""
-        if self._child:
-            self._child.kill()
-            self._child.wait()
-            self._child = None
+        _end(self._child)
+        self._child = None
+
+
+def _child(job: Job) -> subprocess.Popen[bytes]:
+    """Stands for what a real provider starts, so that its end can be watched."""
+    null = subprocess.DEVNULL
+    child = subprocess.Popen(["sleep", "600"], stdin=null, stdout=null, stderr=null)
+    job.owned.process(child.pid, "sleep")
+    (job.capsule / "child.pid").write_text(str(child.pid))
+    return child
+
+
+def _end(child: subprocess.Popen[bytes] | None) -> None:
+    if child:
+        child.kill()
+        child.wait()
 
 
 def _good() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cached import budget, evict
 from harness.errors import AirlockError, InfraError
 from harness.lab import firmware
 from harness.lab.namespace import host_env
@@ -55,6 +56,8 @@ class Qemu:
         self._lock = threading.Lock()
         self._authority: Authority | None = None
         self._origin: Origin | None = None
+        self._room_made = False
+        budget()  # what is wrong with it is told before anything is made
 
     def reasons_not(self, cell: Cell) -> list[str]:
         """What this machine lacks, by its files; whether KVM works is tried in ``up``."""
@@ -144,9 +147,21 @@ class Qemu:
 
         return self._make(job, lambda node: node.resume(saved.load(source, job.scratch)))
 
+    def _make_room(self, job: Job) -> None:
+        """Let go, once a run, what the cache has too much of; whoever makes nothing evicts nothing.
+
+        What this run has used is safe, and so is what it will use: see harness.cached.
+        """
+        with self._lock:
+            if not self._room_made:
+                self._room_made = True
+                for line in evict():
+                    job.say("cache", f"let go, not used for long: {line}")
+
     def _make(self, job: Job, make: Callable[[QemuNode], None]) -> QemuNode:
         from harness.lab.node import QemuNode
 
+        self._make_room(job)
         node = QemuNode(job, *self.shared(job.options.fresh))
         try:
             make(node)

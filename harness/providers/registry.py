@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: name -> "module:class"; the class takes no argument.
 PROVIDERS = {
     "qemu": "harness.providers.qemu:Qemu",
+    "gce": "harness.providers.gce:Gce",
+    "host": "harness.providers.host:Host",
     "fake": "harness.providers.fake:Fake",
 }
 

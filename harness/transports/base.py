@@ -30,6 +30,10 @@ class NodeGone(TransportError):
     """The connection ended: the node went down, rebooted, or closed the channel."""
 
 
+class NoPython(TransportError):
+    """The node has no Python that will do; the message says which there is."""
+
+
 class RemoteError(TransportError):
     """The node answered that the operation failed; the message is the node's own."""
 
@@ -81,6 +85,10 @@ class AgentOperations(ABC):
 
     @abstractmethod
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        """See Transport."""
+
+    @abstractmethod
+    def close(self) -> None:
         """See Transport."""
 
     def run(self, command: str | Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Ran:

@@ -13,6 +13,7 @@ import os
 import secrets
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,9 @@ TICK = 0.5
 GRACE = 10.0
 #: Operations that run programs, which the agent ends at the caller's timeout.
 TIMED = ("exec", "apply")
+#: An agent far away ends when it has not heard its host for PATIENCE seconds (a cable was pulled,
+#: a machine fell asleep: nothing else would tell it), so the host is heard once in PULSE.
+PATIENCE, PULSE = 120.0, 20.0
 
 Watch = Callable[[], object]
 
@@ -35,9 +39,19 @@ Watch = Callable[[], object]
 class Lines:
     """One connection to an agent. ``call`` may be used by several threads."""
 
-    def __init__(self, name: str, read_fd: int, write_fd: int, close: Callable[[], object]) -> None:
-        """Takes over the descriptors; ``close`` gives them back."""
+    def __init__(
+        self,
+        name: str,
+        read_fd: int,
+        write_fd: int,
+        close: Callable[[], object],
+        *,
+        pulse: float | None = None,
+    ) -> None:
+        """Takes over the descriptors; ``close`` gives them back. ``pulse``: see PULSE."""
         self.name = name
+        self._pulse = pulse
+        self._beat_due = time.monotonic() + (pulse or 0.0)
         self._read_fd, self._write_fd, self._close = read_fd, write_fd, close
         # A new host must not take an answer that the last one left in the channel.
         self._ids = itertools.count(secrets.randbits(32) << 16)
@@ -140,6 +154,22 @@ class Lines:
                 except OSError as error:
                     raise NodeGone(f"{deadline.what}: {error.strerror}") from error
 
+    def _until_beat(self) -> float | None:
+        """Milliseconds until the agent has to hear us again, which it just did if it had to.
+
+        An empty line only separates, so one more does no harm; None if nobody listens for it.
+        """
+        if self._pulse is None:
+            return None
+        if time.monotonic() >= self._beat_due and self._sending.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):
+                    os.write(self._write_fd, b"\n")
+            finally:
+                self._sending.release()
+            self._beat_due = time.monotonic() + self._pulse
+        return max(1.0, (self._beat_due - time.monotonic()) * 1000)
+
     def _read(self) -> None:
         """The thread: cuts what comes into lines until the connection ends."""
         buffer = bytearray()
@@ -150,8 +180,11 @@ class Lines:
         with contextlib.suppress(_Stopped):
             try:
                 while True:
-                    if self._stop_fd in dict(poller.poll()):
+                    ready = dict(poller.poll(self._until_beat()))
+                    if self._stop_fd in ready:
                         raise _Stopped
+                    if not ready:
+                        continue
                     data = os.read(self._read_fd, READ_SIZE)
                     if not data:
                         why = "the node closed the connection"

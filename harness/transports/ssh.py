@@ -1,5 +1,7 @@
-"""A machine that is not ours, by OpenSSH: one connection, one copy of the node file, one agent.
+"""A machine that is not ours, by OpenSSH: one connection, one agent, and nothing on its disk.
 
+The node file travels over the connection into a file without a name, in memory where the kernel
+can (memfd_create(2)), and runs from there: it is gone with its last process, however that ends.
 Where the node has no Python the commands still run, by its ``sh``, and the facts say what could
 not be read.
 """
@@ -8,24 +10,26 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import shlex
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.deadline import Deadline, DeadlinePassed
 from harness.transports import shell
-from harness.transports.base import AgentOperations, TransportError
-from harness.transports.process import Restarting
+from harness.transports.base import AgentOperations, NoPython, TransportError
+from harness.transports.lines import PATIENCE, PULSE, Watch
+from harness.transports.process import AgentProcess, Restarting
+from harness.transports.sshsays import explained
 
 #: ssh's own exit status for "no connection" (ssh(1), EXIT STATUS).
 NO_CONNECTION = 255
 CONNECT_SECONDS = 15
+#: How long a connection outlives its last use, for what comes next; no longer, for it is ours.
+PERSIST_SECONDS = 10
 PREPARE_SECONDS = 60.0
 OLDEST_PYTHON = (3, 9)
 #: What commands see, whatever the login shell's files set.
@@ -33,19 +37,40 @@ CLEAN = (
     "env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
     'LANG=C.UTF-8 HOME="${HOME:-/}"'
 )
-
-# Prints the version of python3 or "none", and the path of our copy; exit 3: no safe folder for it.
-# The folder's name is known to everyone on the node, so it must be ours and nobody else's.
-LOOK = """\
-python3 -c 'import json, sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none
-d=${TMPDIR:-/tmp}/airlock-$(id -u)
-mkdir -m 700 "$d" 2>/dev/null
-[ -d "$d" ] && [ ! -L "$d" ] && [ -O "$d" ] || exit 3
-chmod 700 "$d" || exit 3
-echo "$d"
-sha256sum "$d/$1.pyz" 2>/dev/null || echo absent
+#: Begins the line that tells the node's Python; what came before is a login shell's noise.
+GREETING = "airlock-python: "
+# A python3 that does not even start is none.
+FIND = f"""\
+python3 -c '' 2>/dev/null || {{ echo '{GREETING}none'; exit 0; }}
+exec python3 -B -c "$@"
 """
-COPY = 'umask 077; cat >"$1/$2.part" && mv "$1/$2.part" "$1/$2.pyz"'
+# Runs on any Python 3. The node file is read from standard input, byte by byte counted: what
+# follows it is for the agent. Others find a file without a name by /proc/PID/fd.
+BOOT = f"""\
+import os, sys
+print("{GREETING}%d.%d" % sys.version_info[:2])
+sys.stdout.flush()
+if sys.version_info < {OLDEST_PYTHON}:
+    sys.exit(0)
+import runpy
+try:
+    descriptor = os.memfd_create("airlock-node")
+except (AttributeError, OSError):
+    import tempfile
+    nameless = tempfile.TemporaryFile()
+    descriptor = nameless.fileno()
+left = int(sys.argv[1])
+while left:
+    data = os.read(0, min(left, 1 << 20))
+    if not data:
+        sys.exit("the node file was cut off")
+    left -= len(data)
+    while data:
+        data = data[os.write(descriptor, data):]
+path = "/proc/%d/fd/%d" % (os.getpid(), descriptor)
+sys.argv = [path, "agent", "--stdio", "--patience", sys.argv[2]]
+runpy.run_path(path, run_name="__main__")
+"""
 
 
 class SshTransport(AgentOperations):
@@ -63,21 +88,29 @@ class SshTransport(AgentOperations):
         port: int | None = None,
         become: Sequence[str] = (),
         options: Sequence[str] = (),
+        patience: float = PATIENCE,
+        watch: Watch = lambda: None,
     ) -> None:
-        """``become`` is a command that gives rights (``sudo -n``); ``options`` are ssh's own."""
+        """``become`` is a command that gives rights (``sudo -n``); ``options`` are ssh's own.
+
+        ``patience``: seconds without a word of us after which the agent there ends. ``watch`` is
+        called while a connection is made, and may raise.
+        """
         if host.startswith("-"):
             raise TransportError(f"{host!r} is no host name")
         self.name = host
         self._become = list(become)
         self._node_file = node_file
-        self._agent = Restarting(host)
-        self._lock = threading.Lock()
-        self._start: list[str] | None = None
-        self._python: str | None = None
+        self._patience = patience
+        self._watch = watch
+        self._agent = Restarting(self._started)
+        self._no_python: str | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="airlock-ssh-")
         self._ssh = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
-        self._ssh += ["-o", "ControlMaster=auto", "-o", "ControlPersist=120"]
+        self._ssh += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={PERSIST_SECONDS}"]
         self._ssh += ["-o", f"ControlPath={self._folder.name}/c", "-o", "ServerAliveInterval=15"]
+        # The node file is a megabyte that packs to a quarter.
+        self._ssh += ["-o", "Compression=yes"]
         self._ssh += [
             *options,
             *(["-l", user] if user else []),
@@ -87,14 +120,16 @@ class SshTransport(AgentOperations):
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
         """See Transport. Without Python on the node only commands and facts can be had."""
-        start = self._prepared(timeout)
-        if start is not None:
-            return self._agent.get(start).call(op, timeout, args)
+        if self._no_python is None:
+            try:
+                return self._agent.get().call(op, timeout, args)
+            except NoPython as error:
+                self._no_python = error.message
         if op == "exec":
             return self._exec(timeout, args)
         if op == "facts":
-            return shell.facts(self.run, args.get("nonce"), timeout, self._why())
-        raise TransportError(f"{self.name}: {op}: {self._why()}", hint="install python3 there")
+            return shell.facts(self.run, args.get("nonce"), timeout, self._no_python)
+        raise NoPython(f"{self.name}: {op}: {self._no_python}", hint="install python3 there")
 
     def close(self) -> None:
         """See Transport."""
@@ -106,71 +141,59 @@ class SshTransport(AgentOperations):
         shutil.rmtree(self._folder.name, ignore_errors=True)
         self._folder.cleanup()
 
-    def _why(self) -> str:
-        if self._python in (None, "none"):
-            return "the node has no python3, only sh"
-        return f"the node's python3 is {self._python}, and 3.9 is the oldest that will do"
-
-    def _remote(self, script: str, *words: str, become: bool = False) -> list[str]:
+    def _remote(self, script: str, *words: str) -> list[str]:
         """The ssh command that runs a script by the node's sh, whatever the login shell is."""
-        inner = [*(self._become if become else []), "/bin/sh", "-c", script, "sh", *words]
+        inner = [*self._become, "/bin/sh", "-c", script, "sh", *words]
         return [*self._ssh, "--", self._host, f"exec {CLEAN} {shlex.join(inner)}"]
 
-    def _ran(
-        self, argv: list[str], what: str, stdin: bytes, deadline: Deadline
-    ) -> subprocess.CompletedProcess[bytes]:
-        """A finished ssh; raises TransportError where it got no connection."""
-        try:
-            done = subprocess.run(
-                argv, input=stdin, capture_output=True, timeout=deadline.remaining(), check=False
-            )
-        except OSError as error:
-            raise TransportError(f"{self.name}: ssh: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise DeadlinePassed(f"{self.name}: {what}", deadline.seconds) from error
-        if done.returncode == NO_CONNECTION:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise TransportError(f"{self.name}: {what}: ssh: {' '.join(said) or 'no connection'}")
-        return done
-
-    def _prepared(self, timeout: float) -> list[str] | None:
-        """The command that starts the agent there; None where only sh is to be had."""
-        with self._lock:
-            if self._python is None:
-                self._start = self._prepare(Deadline(max(timeout, PREPARE_SECONDS), "preparing"))
-            return self._start
-
-    def _prepare(self, deadline: Deadline) -> list[str] | None:
+    def _started(self) -> AgentProcess:
+        """A new agent there. Raises NoPython, TransportError, DeadlinePassed."""
+        deadline = Deadline(PREPARE_SECONDS, f"{self.name}: starting the agent")
         data = self._node_file.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        done = self._ran(self._remote(LOOK, digest), "looking at the node", b"", deadline)
-        lines = done.stdout.decode(errors="replace").splitlines()
-        if not lines:
-            said = done.stderr.decode(errors="replace").strip()
-            raise TransportError(f"{self.name}: its sh exited {done.returncode}: {said[-300:]}")
-        version = lines[0]
-        if version == "none" or tuple(map(int, version.split("."))) < OLDEST_PYTHON:
-            self._python = version
-            return None
-        if done.returncode != 0 or len(lines) < 3:
-            raise TransportError(f"{self.name}: no folder of ours can be made in its /tmp")
-        folder, path = lines[1], f"{lines[1]}/{digest}.pyz"
-        if not lines[2].startswith(digest):
-            copy = self._ran(self._remote(COPY, folder, digest), "copying", data, deadline)
-            if copy.returncode != 0:
-                said = copy.stderr.decode(errors="replace").strip()
-                raise TransportError(f"{self.name}: the node file was not copied: {said[-300:]}")
-        self._python = version
-        run = f"exec python3 {shlex.quote(path)} agent --stdio"
-        return self._remote(run, become=True)
+        argv = self._remote(FIND, BOOT, str(len(data)), f"{self._patience:g}")
+        agent = AgentProcess(self.name, argv, pulse=min(PULSE, self._patience / 4))
+        with contextlib.ExitStack() as undo:
+            undo.callback(agent.close)
+            version = agent.greeted(GREETING, deadline, self._watch)
+            if version is None:
+                raise self._refused(*agent.last_words(), "starting the agent")
+            if version == "none":
+                raise NoPython("the node has no python3, only sh")
+            if tuple(map(int, version.split("."))) < OLDEST_PYTHON:
+                oldest = ".".join(map(str, OLDEST_PYTHON))
+                raise NoPython(
+                    f"the node's python3 is {version}, and {oldest} is the oldest that will do"
+                )
+            agent.feed(data, deadline)
+            agent.start()
+            undo.pop_all()
+        return agent
+
+    def _refused(self, code: int | None, said: str, what: str) -> TransportError:
+        """The error for an ssh, or a sudo, that got nowhere."""
+        known = explained(said)
+        if known:
+            return TransportError(f"{self.name}: {known[0]}", hint=known[1])
+        last = " ".join(said.splitlines()[-1:])[-300:]
+        if code == NO_CONNECTION:
+            return TransportError(f"{self.name}: {what}: ssh: {last or 'no connection'}")
+        return TransportError(f"{self.name}: {what}: its sh exited {code}: {last}")
 
     def _exec(self, timeout: float, args: dict[str, Any]) -> dict[str, Any]:
         """The agent's operation "exec", by sh alone."""
         script = args["sh"] if "sh" in args else "exec " + shlex.join(args["argv"])
+        what = script[:80]
         stdin = base64.b64decode(args.get("stdin_b64", ""))
-        done = self._ran(
-            self._remote(script, become=True), script[:80], stdin, Deadline(timeout, script[:80])
-        )
+        try:
+            done = subprocess.run(
+                self._remote(script), input=stdin, capture_output=True, timeout=timeout, check=False
+            )
+        except OSError as error:
+            raise TransportError(f"{self.name}: ssh: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise DeadlinePassed(f"{self.name}: {what}", timeout) from error
+        if done.returncode == NO_CONNECTION:
+            raise self._refused(done.returncode, done.stderr.decode(errors="replace"), what)
         return {
             "code": done.returncode,
             "out_b64": base64.b64encode(done.stdout).decode(),

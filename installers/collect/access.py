@@ -6,8 +6,8 @@ import re
 from typing import Any, Optional
 
 from installers.collect import network
-from installers.collect.processes import Processes, words
 from installers.collect.reader import Reader
+from installers.collect.running import Processes, words
 
 #: Name as in /proc/PID/comm -> the agent that lets somebody in through its vendor's service.
 AGENTS = {

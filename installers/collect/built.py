@@ -23,7 +23,8 @@ def collect(reader: Reader) -> list[dict[str, Any]]:
     """One object for each kernel with modules of ours, by release.
 
     ``outcome`` is hit or miss, ``store`` where a hit came from, ``files`` name -> SHA-256 in the
-    entry. ``signer`` is the fingerprint of the certificate in it, None when it is not signed, and
+    entry. ``driver`` and ``made_for`` are the release and the kernel that the record names.
+    ``signer`` is the fingerprint of the certificate in it, None when it is not signed, and
     ``against`` why the signature is not that certificate's, or why there is no entry; else empty.
     """
     found = []
@@ -36,10 +37,14 @@ def collect(reader: Reader) -> list[dict[str, Any]]:
 
 def _recorded(text: str) -> dict[str, Optional[str]]:
     provenance = _provenance(text)
-    return {
-        name: provenance.get(field)
-        for name, field in (("key", "cache_key"), ("outcome", "cache"), ("store", "cache_store"))
+    fields = {
+        "key": "cache_key",
+        "outcome": "cache",
+        "store": "cache_store",
+        "driver": "driver",
+        "made_for": "kernel",
     }
+    return {name: provenance.get(field) for name, field in fields.items()}
 
 
 def _provenance(text: str) -> dict[str, Any]:

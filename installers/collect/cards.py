@@ -61,6 +61,9 @@ PREFIXES = ("/opt/conda", "/opt/conda/default", "/opt/conda/miniconda3", "/usr/l
 ENVIRONMENTS = ("/opt/conda/envs", "/opt/conda/miniconda3/envs")
 #: Allocate what is used: two frameworks may look at one card, and a job may be running on it.
 MODEST = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+#: Where the driver's compiler, CuPy, JAX, Triton and Numba keep what they compiled: in HOME, and
+#: HOME is a folder that goes. Python is told to keep nothing.
+KEPT_NOTHING = {"PYTHONDONTWRITEBYTECODE": "1"}
 #: Starts one of PARTS, without what our other verbs need: from the .pyz all of it is compiled anew.
 CHILD = """\
 import sys
@@ -81,12 +84,14 @@ class Trial:
         self._reader = Reader()
         self._end = time.monotonic() + total
         self._ask = ask
+        self._environment = {**MODEST, **KEPT_NOTHING}
         self._script = pkgutil.get_data("installers.collect", "trial.py") or b""
 
     def collect(self) -> dict[str, Any]:
         """The facts ``cards``: see the methods. Never raises for what a program does."""
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="airlock-cards-") as folder:
+            self._environment["HOME"] = folder
             toolkits = self.toolkits()
             seen = self.part("nvml")
             return {
@@ -106,7 +111,7 @@ class Trial:
         if left <= 0:
             return {**none, "error": "no time was left for it"}
         try:
-            done = self._programs.run(argv, stdin, left, MODEST)
+            done = self._programs.run(argv, stdin, left, self._environment)
         except OSError as error:
             return {**none, "error": f"{argv[0]}: {error.strerror or error}"}
         return {**done, "error": f"did not end within {left:.0f} s" if done["timed_out"] else None}

@@ -70,12 +70,13 @@ class Variables:
     """Reads variables, each once for as long as nobody writes to efivarfs.
 
     Each read is a call into the firmware: 0.1 s and more where it runs emulated, which is more
-    than all other facts together. The kernel tells of every write (inotify(7)), and there is no
-    other way to change a variable while the kernel runs; where it cannot tell, nothing is kept.
+    than all other facts together. The kernel tells of every write (inotify(7)); where it cannot
+    tell, nothing is kept. Of a file that is mounted over another it does not tell: it is known by
+    being another file.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Optional[bytes], Optional[OSError]]] = {}
+        self._known: dict[tuple[str, object], tuple[Optional[bytes], Optional[OSError]]] = {}
         self._watch: Optional[int] = None
         self._watched = ""
         # Held while reading: a second reader waits instead of asking the firmware as well.
@@ -89,9 +90,10 @@ class Variables:
         with self._lock:
             if self._changed(os.path.dirname(path)):
                 self._known.clear()
-            if path not in self._known:
-                self._known[path] = _read(path)
-            data, error = self._known[path]
+            key = (path, _which(path))
+            if key not in self._known:
+                self._known[key] = _read(path)
+            data, error = self._known[key]
         if error is not None and fact is not None:
             reader.miss(fact, error)
         return data
@@ -117,6 +119,15 @@ class Variables:
         if self._watch is not None:
             os.close(self._watch)
             self._watch = None
+
+
+def _which(path: str) -> object:
+    """What tells a file from another one of the same name; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _watch(folder: str) -> Optional[int]:

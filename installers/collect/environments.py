@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
+from installers.collect import seams
 from installers.collect.reader import Reader
 from installers.collect.remember import Remembered
 
@@ -48,7 +49,7 @@ def collect(reader: Reader, seen: Seen) -> dict[str, Any]:
     """Name of each environment to its ``lock`` (digest), ``prefix``, how many ``files`` it has, how
     many are ``changed`` (``first``: some of them), its ``packages`` (NAME-VERSION-BUILD, sorted),
     ``imports`` (what cannot be imported, and why; None where the interpreter does not run) and
-    ``kernel`` (the program Jupyter starts for it).
+    ``kernel`` (the program Jupyter starts for it). For the rest see installers.collect.seams.
     """
     found: dict[str, Any] = {}
     for file in reader.names(RECORDS):
@@ -70,6 +71,7 @@ def collect(reader: Reader, seen: Seen) -> dict[str, Any]:
             "packages": _packages(record),
             "imports": _imports(reader, name, record, state, seen),
             "kernel": _kernel(reader, name),
+            **seams.collect(reader, record),
         }
     return found
 

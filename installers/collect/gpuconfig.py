@@ -7,6 +7,7 @@ daemons; /proc/sys/kernel/random/boot_id and /etc/machine-id for whose a stamp i
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Optional
 
 from installers import metadata
@@ -22,7 +23,8 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
     ``units`` is what systemd says of the unit and of YARN's daemons. ``unit_files`` maps each file
     of the unit and its drop-ins to ours, differs or absent; ``yarn`` each XML file to its
     properties as Hadoop takes them, None where it cannot be read; ``executor`` and ``spark`` are
-    the other two files. ``instance`` is who this machine is now, named as its stamp names it.
+    the other two files. ``programs``: those that find cards -> mode in octal, None where one is not
+    there. ``instance`` is who this machine is now, named as its stamp names it.
     """
     if not reader.names(yarn.CONF):
         reader.miss("gpu_config", f"{yarn.CONF} is not there")
@@ -37,6 +39,7 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
         except NodeError as error:
             reader.miss(f"gpu_config.yarn.{path}", error)
             xml[path] = None
+    properties_ = properties.read(reader.text(spark.CONF) or "")
     return {
         "unit_files": {
             path: _compared(reader.text(path), text) for path, text in unit.files().items()
@@ -47,9 +50,28 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
         "result": _record(reader, stamp.RESULT),
         "yarn": xml,
         "executor": sections.flat(sections.read(reader.text(yarn.EXECUTOR) or "")),
-        "spark": properties.read(reader.text(spark.CONF) or ""),
+        "spark": properties_,
         "discovery": reader.text(spark.SCRIPT) is not None,
+        "programs": {path: _mode(reader, path) for path in sorted(_programs(xml, properties_))},
     }
+
+
+def _programs(xml: dict[str, Any], asked: dict[str, str]) -> set[str]:
+    """Programs that YARN and Spark were told to start, to find cards."""
+    found = {asked[key] for key in asked if key.endswith(".discoveryScript")}
+    site = xml.get(yarn.YARN_SITE) or {}
+    told = site.get(yarn.DISCOVERY)
+    if told:
+        # A folder, or the program itself (GpuDiscoverer.initialize).
+        found.add(told if told.endswith("/nvidia-smi") else f"{told.rstrip('/')}/nvidia-smi")
+    return found
+
+
+def _mode(reader: Reader, path: str) -> Optional[str]:
+    try:
+        return f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def _instance(reader: Reader, found: Optional[dict[str, Any]]) -> Optional[str]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from installers.collect import inherited
 from installers.collect.reader import Reader
 
 MACHINE_ID = "/etc/machine-id"
@@ -144,8 +145,11 @@ def _mtime(reader: Reader, path: str) -> Optional[float]:
 
 
 def collect(reader: Reader) -> dict[str, Any]:
-    """What a quick look finds; ``secrets`` is [] here, a search fills it."""
+    """What a quick look finds; ``secrets`` is [] here, a search fills it. For what came with an
+    image see installers.collect.inherited.
+    """
     return {
+        **inherited.collect(reader),
         "private_keys": private_keys(reader),
         "secrets": [],
         "leftovers": _leftovers(reader),

@@ -18,7 +18,6 @@
                                                        "capabilities": ["pull", "resolve"],
                                                        "override_path": true, "skip_verify": false,
                                                        "ca": null}]}}},
-     "daemons": [{"name": "containerd", "pid": 600, "environment": {"NO_PROXY": "...", ...}}],
      "kernel": {"release": "6.1.0-40-amd64", "modules": {"overlay": "loaded", ...},
                 "sysctls": {"net.ipv4.ip_forward": "1", ...},
                 "headers": "/usr/src/linux-headers-6.1.0-40-amd64"},
@@ -42,12 +41,10 @@ import os
 import re
 from typing import Any, Optional
 
-from installers.collect import access, containers, places, proxy, registries, resolver
-from installers.collect.processes import Processes, environment, running, words
+from installers.collect import access, containers, places, registries, resolver
 from installers.collect.reader import Reader
+from installers.collect.running import Processes, running, words
 
-#: Daemons that fetch images or talk to the API server, as /proc/PID/comm has them.
-DAEMONS = ("kubelet", "containerd", "dockerd", "crio")
 #: overlay: containerd's snapshots; br_netfilter: services' addresses on a bridge.
 MODULES = ("overlay", "br_netfilter")
 BRINGS = {"br_netfilter": "/proc/sys/net/bridge"}
@@ -77,7 +74,6 @@ def collect(reader: Reader) -> dict[str, Any]:
         "resolver": resolver.collect(reader, processes),
         "kubelet": _kubelet(reader, processes),
         "containerd": containerd,
-        "daemons": _daemons(reader, processes),
         "kernel": _kernel(reader),
         "places": places.collect(reader, {"containerd": root}),
         "access": access.collect(reader, processes),
@@ -118,19 +114,6 @@ def _kubelet(reader: Reader, processes: Processes) -> dict[str, Any]:
         "resolv_conf": setting or resolver.RESOLV_CONF,
         "why": why,
     }
-
-
-def _daemons(reader: Reader, processes: Processes) -> list[dict[str, Any]]:
-    """The proxy variables that each daemon was started with, passwords taken out."""
-    return [
-        {
-            "name": name,
-            "pid": pid,
-            "environment": proxy.variables(environment(reader, pid, f"kubernetes.daemons.{name}")),
-        }
-        for pid, name in processes
-        if name in DAEMONS
-    ]
 
 
 def _kernel(reader: Reader) -> dict[str, Any]:

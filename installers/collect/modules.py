@@ -143,15 +143,15 @@ def _list(folder: str) -> tuple[list[str], list[str]]:
     return folders, found
 
 
-def _walk(folder: str, seen: Seen, into: list[str]) -> None:
-    """Adds the path of every module below a folder."""
+def walk(folder: str, seen: Seen, into: list[str]) -> None:
+    """Adds the path of every module below a folder, as it lies on this machine."""
     try:
         folders, found = seen.folders.get(folder, _list)
     except OSError:
         return
     into += [f"{folder}/{name}" for name in found]
     for name in folders:
-        _walk(f"{folder}/{name}", seen, into)
+        walk(f"{folder}/{name}", seen, into)
 
 
 def _chosen(reader: Reader, found: list[str], seen: Seen) -> dict[str, Optional[str]]:
@@ -176,7 +176,7 @@ def collect(reader: Reader, certificates: list[Certificate], seen: Seen) -> list
     """
     base = reader.path(TREE)
     walked: list[str] = []
-    _walk(base, seen, walked)
+    walk(base, seen, walked)
     found = []
     for path, owner in _chosen(reader, [TREE + path[len(base) :] for path in walked], seen).items():
         real = base + path[len(TREE) :]

@@ -1,26 +1,55 @@
-"""What runs on the node, by the names the kernel knows programs by: /proc/PID."""
+"""What runs on the node: the environment that daemons really have, and credentials in arguments.
+
+A unit's files say what it should be given at its next start; /proc says what it was given.
+"""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+from installers.collect.proxy import CREDENTIAL, VARIABLES, redact
 from installers.collect.reader import Reader
 
-Processes = list[tuple[int, str]]
+#: Daemons that fetch things themselves, by the names of their units.
+DAEMONS = (
+    *("containerd", "docker", "kubelet", "crio", "snapd", "google-dataproc-agent"),
+    *("google-guest-agent", "amazon-ssm-agent", "rke2-agent", "k3s-agent"),
+)
+_UNIT = re.compile(r"/(" + "|".join(DAEMONS) + r")\.service(?:/|$)", re.M)
+_SHOWN = 200
 
 
-def running(reader: Reader) -> Processes:
-    """(PID, name) of every process. A name is cut at 15 bytes (proc(5), comm)."""
-    pids = [int(name) for name in reader.names("/proc") if name.isdigit()]
-    named = ((pid, reader.line(f"/proc/{pid}/comm")) for pid in pids)
-    return [(pid, name) for pid, name in named if name]
+def collect(reader: Reader) -> dict[str, Any]:
+    """``daemons``: [{"unit", "pid", "program", "variables"}], the proxy variables of each process
+    of DAEMONS as it was started with, redacted. ``arguments``: [{"pid", "text"}] of processes with
+    a credential in their arguments, redacted: everybody on the node can read those.
+    """
+    found: dict[str, Any] = {"daemons": [], "arguments": []}
+    if not reader.need_live("processes"):
+        return found
+    for name in reader.names("/proc", "processes"):
+        if not name.isdigit():
+            continue
+        # A process may end while it is looked at: then it has no arguments, and no cgroup.
+        words = (reader.text(f"/proc/{name}/cmdline") or "").split("\0")
+        text = " ".join(words).strip()
+        if text and CREDENTIAL.search(text):
+            found["arguments"].append({"pid": int(name), "text": redact(text)[:_SHOWN]})
+        unit = _UNIT.search(reader.text(f"/proc/{name}/cgroup") or "")
+        if text and unit:
+            given = (reader.text(f"/proc/{name}/environ") or "").split("\0")
+            found["daemons"].append(
+                {
+                    "unit": unit[1],
+                    "pid": int(name),
+                    "program": words[0],
+                    "variables": _variables(given),
+                }
+            )
+    return found
 
 
-def words(reader: Reader, pid: int) -> list[str]:
-    """Its command line; empty where it is gone or a thread of the kernel's."""
-    text = reader.text(f"/proc/{pid}/cmdline") or ""
-    return text.rstrip("\0").split("\0") if text else []
-
-
-def environment(reader: Reader, pid: int, fact: str) -> dict[str, str]:
-    """The environment it was started with, which no file on the disk tells for certain."""
-    pairs = (reader.text(f"/proc/{pid}/environ", fact) or "").split("\0")
-    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+def _variables(given: list[str]) -> dict[str, str]:
+    pairs = (one.partition("=") for one in given)
+    return {name: redact(value) for name, _, value in pairs if name.lower() in VARIABLES}

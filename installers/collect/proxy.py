@@ -7,7 +7,9 @@ program itself makes of it runs the program.
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from installers.collect.reader import Reader, assignments
@@ -31,6 +33,14 @@ REFERS = re.compile(
     r"^(?:EnvironmentFile=-?(\S+)|Defaults env_keep \+= \"([\w ]*)\"|(proxy) =[ \t]*$)", re.M
 )
 COMMENT = re.compile(r"^[ \t]*[#;].*", re.M)
+# Settings of one user's, which programs take before everybody's. root's .curlrc is curl's own
+# dialect, and Gradle's and Maven's files are tools'.
+OF_USERS = (
+    *(".gitconfig", ".config/git/config", ".wgetrc", ".npmrc", ".condarc", ".conda/.condarc"),
+    *(".config/pip/pip.conf", ".pip/pip.conf", ".docker/config.json", ".config/uv/uv.toml"),
+    *(".boto", ".config/gcloud/configurations/config_default", ".bashrc", ".profile"),
+)
+NAMES_PROXY = re.compile(r"^.*(?<!no_)(?<!no)proxy.*$", re.I | re.M)
 APT_BLOCK = re.compile(r"([\w:.-]+)\s*\{|\}|([\w:.-]+)\s+\"([^\"]*)\"\s*;|//.*|#.*")
 
 
@@ -39,7 +49,7 @@ def redact(text: str) -> str:
     return USERINFO.sub(r"\1***@", text)
 
 
-def variables(values: dict[str, str]) -> dict[str, str]:
+def _proxies(values: dict[str, str]) -> dict[str, str]:
     """The proxy variables among ``values``, either case, redacted."""
     return {key: redact(value) for key, value in values.items() if key.lower() in VARIABLES}
 
@@ -128,28 +138,53 @@ def _told(files: _Files, path: str) -> dict[str, Any]:
     }
 
 
+def _of_users(files: _Files) -> dict[str, list[str]]:
+    """Path of each file of a single user's that names a proxy -> the proxies in it, host:port."""
+    homes = ["/root", *(f"/home/{name}" for name in files.reader.names("/home"))]
+    found = {}
+    for path in (f"{home}/{name}" for home in homes for name in OF_USERS):
+        text = COMMENT.sub("", files.text(path) or "")
+        lines = "\n".join(NAMES_PROXY.findall(text))
+        places = PLACE.findall(lines)
+        if places:
+            found[path] = sorted({f"{host}:{port}" for host, port in places})
+    return found
+
+
+def _modes(reader: Reader, paths: Iterable[str]) -> dict[str, str]:
+    """Path -> mode in octal, of those that are there."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
+        except OSError:
+            continue
+    return found
+
+
 def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[str, Any]:
     """The proxy's traces on the node.
 
     ``environment`` is /etc/environment, ``profile`` /etc/profile.d, ``systemd_manager`` what
     is configured and ``systemd_env_effective`` what the manager gives its services now
     (``effective``). ``credential_files`` names every file read here that holds a
-    credential, and those that the installer lists.
+    credential, and those that the installer lists; ``credential_modes`` their modes. ``users``:
+    files of single users that name a proxy, and which.
     """
     files = _Files(reader)
     profile: dict[str, str] = {}
     for name in reader.names("/etc/profile.d"):
         text = files.text(f"/etc/profile.d/{name}") if name.endswith(".sh") else None
         if text and "proxy" in text.lower():
-            profile.update(variables(assignments(text)))
+            profile.update(_proxies(assignments(text)))
     manager = files.text("/etc/systemd/system.conf") or ""
     manager += "\n" + files.folder(SYSTEMD_FOLDER, ".conf")
     apt_text = (files.text("/etc/apt/apt.conf") or "") + "\n" + files.folder(APT_FOLDER, "")
     facts: dict[str, Any] = {
-        "environment": variables(assignments(files.text("/etc/environment") or "")),
+        "environment": _proxies(assignments(files.text("/etc/environment") or "")),
         "profile": profile,
-        "systemd_manager": variables(default_environment(manager)),
-        "systemd_env_effective": None if effective is None else variables(effective),
+        "systemd_manager": _proxies(default_environment(manager)),
+        "systemd_env_effective": None if effective is None else _proxies(effective),
         "apt": apt(apt_text),
         "dnf": _lines(files.text("/etc/dnf/dnf.conf"), r"^proxy"),
         "curl": _lines(files.text("/root/.curlrc") or files.text("/etc/curlrc"), r"proxy"),
@@ -167,4 +202,10 @@ def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[
     facts["tools"] = _tools(files, provenance)
     listed = provenance.get("credential_files")
     files.credentials.update(map(str, listed if isinstance(listed, list) else ()))
-    return {**facts, "credential_files": sorted(files.credentials)}
+    facts["users"] = _of_users(files)
+    credentials = sorted(files.credentials)
+    return {
+        **facts,
+        "credential_files": credentials,
+        "credential_modes": _modes(reader, credentials),
+    }

@@ -11,8 +11,8 @@ import re
 from typing import Any, Optional
 
 from installers.collect import network
-from installers.collect.processes import Processes
 from installers.collect.reader import Reader
+from installers.collect.running import Processes
 
 PORT = 53
 STUBS = ("127.0.0.53", "127.0.0.54")  # systemd-resolved.service(8)

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any, Optional
 
 from installers.asn1 import Certificate, DERError, read_certificate
-from installers.collect import efi, keyrings
+from installers.collect import boot, efi, keyrings
 from installers.collect.reader import Reader
 
+# shim's own namespace (shim, lib/guid.c).
+SHIM = "605dab50-e046-4300-abb6-3dd810dd8b23"
+ESP = "/boot/efi/EFI"
+SHIMS = ("/usr/lib/shim/shimx64.efi.signed", "/usr/share/shim/shimx64.efi")
+HEAD = 4096
 LOCKDOWN = "/sys/kernel/security/lockdown"
 
 
@@ -51,10 +56,13 @@ def collect(reader: Reader, variables: efi.Variables) -> dict[str, Any]:
     """The state of Secure Boot.
 
     ``enabled`` is None where there is no UEFI; ``db`` is [] there. ``dbx_entries`` counts hashes
-    and certificates alike, None where the firmware has no dbx.
+    and certificates alike, 0 where the firmware has no dbx. ``mok``: the machine owner's list as
+    shim shows it; ``mok_unverified``: shim was told not to verify. ``shim``
+    and ``sbat_level``: the generation of each component in the one, and the least by the other.
     """
     keys = keyrings.collect(reader)
     facts: dict[str, Any] = {
+        "shim": _shim(reader),
         "efi": None,
         "enabled": None,
         "setup_mode": None,
@@ -62,6 +70,9 @@ def collect(reader: Reader, variables: efi.Variables) -> dict[str, Any]:
         "keyrings": keys,
         "db": [],
         "dbx_entries": None,
+        "mok": None,
+        "mok_unverified": None,
+        "sbat_level": None,
     }
     if not reader.need_live("secure_boot.enabled"):
         return facts
@@ -72,10 +83,47 @@ def collect(reader: Reader, variables: efi.Variables) -> dict[str, Any]:
         return facts
     facts["enabled"] = variables.flag(reader, "SecureBoot", "secure_boot.enabled")
     facts["setup_mode"] = variables.flag(reader, "SetupMode", "secure_boot.setup_mode")
+    return {**facts, **lists(reader, variables)}
+
+
+def lists(reader: Reader, variables: efi.Variables) -> dict[str, Any]:
+    """What firmware and shim trust and revoke: db, dbx_entries, mok, mok_unverified, sbat_level."""
+    found: dict[str, Any] = {"db": [], "dbx_entries": None, "mok": None}
     try:
-        facts["db"] = database(variables.read(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
-        revoked = variables.read(reader, "dbx", efi.IMAGE_SECURITY)
-        facts["dbx_entries"] = None if revoked is None else len(efi.signatures(revoked))
+        found["db"] = database(variables.read(reader, "db", efi.IMAGE_SECURITY, "secure_boot.db"))
+        found["dbx_entries"] = len(
+            efi.signatures(variables.read(reader, "dbx", efi.IMAGE_SECURITY) or b"")
+        )
+        found["mok"] = database(variables.read(reader, "MokListRT", SHIM))
     except efi.SignatureListError as error:
         reader.miss("secure_boot.db", error)
-    return facts
+    state = variables.read(reader, "MokSBStateRT", SHIM)
+    level = variables.read(reader, "SbatLevelRT", SHIM)
+    return {
+        **found,
+        "mok_unverified": (state or b"")[-1:] == b"\1",
+        "sbat_level": None if level is None else generations(level),
+    }
+
+
+def generations(text: bytes) -> dict[str, int]:
+    """Component -> generation, of a .sbat section or a level: lines of "shim,4,..."."""
+    found = {}
+    for line in text.rstrip(b"\0").decode("ascii", "replace").splitlines():
+        words = line.split(",")
+        if len(words) > 1 and words[1].isdigit():
+            found[words[0]] = int(words[1])
+    return found
+
+
+def _shim(reader: Reader) -> Optional[dict[str, Any]]:
+    """The shim that the next boot takes, or else the one that its package brings."""
+    vendors = (f"{ESP}/{name}/shimx64.efi" for name in reader.names(ESP))
+    for path in (*vendors, *SHIMS):
+        data = reader.data(path)
+        place = None if data is None else boot.section(data[:HEAD], b".sbat")
+        if data is not None:
+            offset, size = place or (0, 0)
+            sbat = data[offset : offset + size]
+            return {"path": path, "generations": generations(sbat)}
+    return None

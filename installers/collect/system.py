@@ -13,7 +13,10 @@ from typing import Any, Optional
 from installers.collect.reader import Reader, assignments
 
 # Where installers, packages and modules are written: a full disk shows at one of these.
-DISK_PATHS = ("/", "/boot", "/var", "/tmp", "/usr", "/run")  # noqa: S108
+DISK_PATHS = (
+    *("/", "/boot", "/var", "/tmp", "/usr", "/run", "/opt", "/home", "/srv"),  # noqa: S108
+    *("/var/lib", "/var/log", "/var/tmp", "/var/lib/docker", "/var/lib/containerd"),  # noqa: S108
+)
 
 
 def identity(reader: Reader) -> dict[str, Any]:
@@ -101,7 +104,9 @@ def memory(reader: Reader) -> dict[str, Any]:
 
 
 def disk(reader: Reader) -> list[dict[str, Any]]:
-    """Size and free bytes (for an ordinary user) of each path that is a file system of its own."""
+    """Size and free bytes (for an ordinary user) of each path that is a file system of its own, and
+    how many files it may hold (``inodes``, 0 for any number) and still can.
+    """
     found = []
     seen = set()
     for path in DISK_PATHS:
@@ -118,6 +123,8 @@ def disk(reader: Reader) -> list[dict[str, Any]]:
                 "path": path,
                 "size": stat.f_blocks * stat.f_frsize,
                 "free": stat.f_bavail * stat.f_frsize,
+                "inodes": stat.f_files,
+                "inodes_free": stat.f_favail,
             }
         )
     return found

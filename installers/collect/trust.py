@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
-import hashlib
-import re
+import os
 from typing import Any, Optional
 
+from installers.collect import authorities
+from installers.collect.certificates import fingerprints
 from installers.collect.reader import Reader
 
 # Debian's and Ubuntu's bundle, then RHEL's; the first that exists is the one in use.
@@ -21,24 +21,6 @@ ANCHORS = (
     "/etc/pki/ca-trust/source/anchors",
     "/etc/pki/trust/anchors",
 )
-BEGIN = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
-END = b"-----END"
-
-
-def fingerprints(bundle: bytes) -> list[str]:
-    """SHA-256 of the DER of each PEM certificate, lower-case hex, in the bundle's order.
-
-    A block that is not base64 is left out: programs that read the bundle skip it as well.
-    """
-    found = []
-    for block in BEGIN.split(bundle)[1:]:
-        try:
-            der = binascii.a2b_base64(block[: block.find(END)])
-        except binascii.Error:
-            continue
-        if der:
-            found.append(hashlib.sha256(der).hexdigest())
-    return found
 
 
 def _airlock_ca(reader: Reader) -> Optional[dict[str, str]]:
@@ -53,18 +35,23 @@ def _airlock_ca(reader: Reader) -> Optional[dict[str, str]]:
 
 
 def collect(reader: Reader) -> dict[str, Any]:
-    """``os_bundle`` is None where the node has no bundle at any known place."""
+    """``os_bundle`` is None where the node has no bundle at any known place; ``mode`` is its own,
+    in octal. For the rest see installers.collect.authorities.
+    """
     for path in BUNDLES:
         data = reader.data(path)
         if data is not None:
             break
     else:
         reader.miss("trust.os_bundle", f"none of {', '.join(BUNDLES)} can be read")
-        return {"os_bundle": None, "fingerprints": [], "count": 0, "airlock_ca": None}
+        nothing: dict[str, Any] = {"os_bundle": None, "mode": None, "fingerprints": [], "count": 0}
+        return {**nothing, "airlock_ca": None, **authorities.collect(reader, [])}
     found = fingerprints(data)
     return {
         "os_bundle": path,
+        "mode": f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}",  # noqa: PTH116
         "fingerprints": found,
         "count": len(found),
         "airlock_ca": _airlock_ca(reader),
+        **authorities.collect(reader, found),
     }

@@ -27,6 +27,8 @@ USER = "yarn"
 _NM = "yarn.nodemanager"
 _LCE = f"{_NM}.linux-container-executor"
 EXECUTOR_CLASS = "org.apache.hadoop.yarn.server.nodemanager.LinuxContainerExecutor"
+#: Names a folder with nvidia-smi in it.
+DISCOVERY = f"{_NM}.resource-plugins.gpu.path-to-discovery-executables"
 CALCULATOR = "org.apache.hadoop.yarn.util.resource.DominantResourceCalculator"
 LOCAL_DIRS = f"{_NM}.local-dirs"
 
@@ -51,7 +53,7 @@ def xml(plugin: Plugin | None) -> dict[str, dict[str, str]]:
             {
                 f"{_NM}.resource-plugins": GPU,
                 f"{_NM}.resource-plugins.gpu.allowed-gpu-devices": "auto",
-                f"{_NM}.resource-plugins.gpu.path-to-discovery-executables": plugin.discovery,
+                DISCOVERY: plugin.discovery,
                 f"{_NM}.container-executor.class": EXECUTOR_CLASS,
                 f"{_LCE}.group": GROUP,
                 # The hierarchy is there before the NodeManager is; it shall not mount any itself.

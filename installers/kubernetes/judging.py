@@ -16,11 +16,13 @@ from installers.glibc import Need
 from installers.kubernetes.wanted import Cluster
 
 #: What has to be asked of a node (installers.facts.AREAS).
-AREAS = ("os", "kernel", "proxy", "loaded_modules", "volumes", "kubernetes")
+AREAS = ("os", "kernel", "proxy", "loaded_modules", "volumes", "kubernetes", "processes")
 SEVERITIES = ("blocker", "major", "note")
 #: Smaller disks are firmware's, or hold a configuration.
 _LEAST_VOLUME = 8 << 30
 _GIB = 1 << 30
+#: Units that fetch images or talk to the API server.
+_OF_THE_CLUSTER = ("kubelet", "containerd", "docker", "crio")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def judge(
         *_disk(here, facts.get("volumes") or [], budget() if budgets is None else budgets),
         *(_resolver(here) if here else ()),
         *(_containerd(here, wanted) if here else ()),
-        *(_daemons(here, facts, wanted) if here else ()),
+        *_daemons(facts, wanted),
         *(_kernel(here) if here else ()),
         *(_access(here) if here else ()),
     ]
@@ -289,13 +291,13 @@ def _containerd(here: Mapping[str, Any], wanted: Cluster) -> Iterator[Finding]:
         )
 
 
-def _daemons(
-    here: Mapping[str, Any], facts: Mapping[str, Any], wanted: Cluster
-) -> Iterator[Finding]:
+def _daemons(facts: Mapping[str, Any], wanted: Cluster) -> Iterator[Finding]:
     proxied = bool((facts.get("proxy") or {}).get("environment"))
-    for daemon in here["daemons"]:
-        values = {key.lower(): value for key, value in daemon["environment"].items()}
-        name = daemon["name"]
+    for daemon in (facts.get("processes") or {}).get("daemons") or []:
+        name = daemon["unit"]
+        if name not in _OF_THE_CLUSTER:
+            continue
+        values = {key.lower(): value for key, value in daemon["variables"].items()}
         if not values.get("https_proxy"):
             if proxied:
                 yield Finding(

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
 import os
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,79 +11,20 @@ from typing import Any
 
 import pytest
 
-from fixtures.daemons import unpack_debs
 from harness.node import Transport
 from harness.pack import pack
-from harness.state import cache_dir
 from harness.testinfra_host import make_host
 from harness.transports.base import CommandTimeout, NodeGone, TransportError
 from harness.transports.ssh import SshTransport
+from tests.lab.channel.machine import Machine, running, without_python
 
 pytestmark = pytest.mark.lab
-KNOWN = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]
-
-# As root sshd wants a user of its own to leave its rights to, and this machine may have none.
-AS_ROOT = """
-mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/run" /run && mkdir -p /run/sshd || exit 1
-for hidden in $3; do mount --bind /dev/null "$hidden"; done
-exec "$2" -D -e -f "$1/config"
-"""
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@contextlib.contextmanager
-def running_sshd(*, python: bool = True) -> Iterator[tuple[int, Path]]:
-    """(port, folder) of an sshd that lets in whoever runs this test, by the key ``folder/user``.
-
-    Without ``python`` its sessions find no python3: only root can arrange that.
-    """
-    root = unpack_debs(["openssh-server"], cache_dir("daemons"))
-    with tempfile.TemporaryDirectory(prefix="ssh-test-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        for key in ("host", "user"):
-            argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
-            subprocess.run(argv, check=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
-        (folder / "config").write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
-            f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
-            "PermitRootLogin yes\n"
-        )
-        sshd = root / "usr/sbin/sshd"
-        argv = [str(sshd), "-D", "-e", "-f", str(folder / "config")]
-        if os.geteuid() == 0:
-            passwd = Path("/etc/passwd").read_text()
-            if "\nsshd:" not in passwd:
-                passwd += "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
-            (folder / "passwd").write_text(passwd)
-            (folder / "run").mkdir()
-            found = {str(Path(d, "python3").resolve()) for d in PATH.split(":")}
-            hidden = "" if python else " ".join(p for p in found if Path(p).exists())
-            argv = ["unshare", "--mount", "sh", "-c", AS_ROOT, "sh", str(folder), str(sshd), hidden]
-        log = stack.enter_context((folder / "log").open("w"))
-        process = subprocess.Popen(argv, stderr=log)
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        _wait_for(port, process, folder / "log")
-        yield port, folder
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def sshd() -> Iterator[tuple[int, Path]]:
-    """A running sshd."""
-    with running_sshd() as found:
+def sshd() -> Iterator[Machine]:
+    """A machine with a running sshd."""
+    with running() as found:
         yield found
 
 
@@ -98,7 +34,7 @@ def node_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(tmp_path_factory.mktemp("node-file")).path
 
 
-Connect = Callable[[tuple[int, Path]], SshTransport]
+Connect = Callable[[Machine], SshTransport]
 
 
 @pytest.fixture
@@ -106,20 +42,16 @@ def connect(node_file: Path) -> Iterator[Connect]:
     """Makes transports to an sshd, and closes them."""
     with contextlib.ExitStack() as stack:
 
-        def connected(sshd: tuple[int, Path]) -> SshTransport:
-            port, folder = sshd
-            options = ["-i", f"{folder}/user", "-o", "IdentitiesOnly=yes", *KNOWN]
-            node = SshTransport("127.0.0.1", node_file, port=port, options=options)
+        def connected(sshd: Machine) -> SshTransport:
+            node = SshTransport("127.0.0.1", node_file, port=sshd.port, options=sshd.options())
             stack.callback(node.close)
             return node
 
         yield connected
 
 
-def test_facts_commands_and_files_over_one_connection(
-    connect: Connect, sshd: tuple[int, Path]
-) -> None:
-    node, folder = connect(sshd), sshd[1]
+def test_facts_commands_and_files_over_one_connection(connect: Connect, sshd: Machine) -> None:
+    node, folder = connect(sshd), sshd.folder
     assert isinstance(node, Transport)
     before = (folder / "log").read_text().count("Accepted publickey")
     facts = node.facts("n")
@@ -136,33 +68,24 @@ def test_facts_commands_and_files_over_one_connection(
     assert (folder / "log").read_text().count("Accepted publickey") - before == 1
 
 
-def test_commands_see_a_clean_environment(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_commands_see_a_clean_environment(connect: Connect, sshd: Machine) -> None:
     names = {line.split(b"=")[0] for line in connect(sshd).run(["env"]).out.splitlines()}
     assert names == {b"PATH", b"LANG", b"HOME"}
 
 
-def test_the_node_file_is_copied_once_to_a_folder_of_ours(
-    connect: Connect, sshd: tuple[int, Path], node_file: Path
-) -> None:
-    connect(sshd).facts()
-    digest = hashlib.sha256(node_file.read_bytes()).hexdigest()
-    copy = Path(f"/tmp/airlock-{os.getuid()}/{digest}.pyz")
-    first = copy.stat()
-    assert copy.parent.stat().st_mode & 0o777 == 0o700
-    connect(sshd).facts()
-    assert copy.stat().st_mtime_ns == first.st_mtime_ns
-    copy.write_bytes(b"something else")
-    assert connect(sshd).facts("n")["nonce"] == "n"
-    assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest
+def test_the_node_file_is_never_on_its_disk(connect: Connect, sshd: Machine) -> None:
+    before = sshd.files()
+    node = connect(sshd)
+    node.facts()
+    (agent,) = sshd.agents()
+    assert sshd.files() == before
+    maps = [str(link.readlink()) for link in Path(f"/proc/{agent}/fd").iterdir()]
+    assert "/memfd:airlock-node (deleted)" in maps
 
 
-def test_a_node_with_only_sh_says_what_could_not_be_read(
-    connect: Connect, sshd: tuple[int, Path]
-) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can hide python3 from a session")
+def test_a_node_with_only_sh_says_what_could_not_be_read(connect: Connect, sshd: Machine) -> None:
     full = connect(sshd).facts()
-    with running_sshd(python=False) as without:
+    with running(hidden=without_python()) as without:
         _only_sh(connect(without), full)
 
 
@@ -182,14 +105,14 @@ def _only_sh(bare: SshTransport, full: dict[str, Any]) -> None:
         bare.probe()
 
 
-def test_a_command_that_hangs(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_a_command_that_hangs(connect: Connect, sshd: Machine) -> None:
     node = connect(sshd)
     with pytest.raises(CommandTimeout, match="its last words: said"):
         node.run("echo said; sleep 30", timeout=0.5)
     assert node.run("echo on").out == b"on\n"
 
 
-def test_a_connection_that_is_cut(connect: Connect, sshd: tuple[int, Path]) -> None:
+def test_a_connection_that_is_cut(connect: Connect, sshd: Machine) -> None:
     node = connect(sshd)
     node.facts()
     with pytest.raises(NodeGone, match="the node closed the connection"):
@@ -197,17 +120,16 @@ def test_a_connection_that_is_cut(connect: Connect, sshd: tuple[int, Path]) -> N
     assert node.run("echo again").out == b"again\n"
 
 
-def test_nobody_is_let_in_without_a_key(sshd: tuple[int, Path], node_file: Path) -> None:
-    port, folder = sshd
-    options = ["-i", f"{folder}/host", "-o", "IdentitiesOnly=yes", "-F", "none", *KNOWN]
-    node = SshTransport("127.0.0.1", node_file, port=port, options=options)
-    with pytest.raises(TransportError, match=f"127.0.0.1: .*{getpass.getuser()}.*denied"):
+def test_nobody_is_let_in_without_a_key(sshd: Machine, node_file: Path) -> None:
+    options = sshd.options(key="stranger")
+    node = SshTransport("127.0.0.1", node_file, port=sshd.port, options=options)
+    with pytest.raises(TransportError, match=r"lets nobody in with our key \(.*publickey"):
         node.facts()
     node.close()
 
 
 def test_nobody_listens(node_file: Path) -> None:
     node = SshTransport("127.0.0.1", node_file, port=1)
-    with pytest.raises(TransportError, match="Connection refused"):
+    with pytest.raises(TransportError, match=r"cannot be reached \(Connection refused\)"):
         node.run("true")
     node.close()

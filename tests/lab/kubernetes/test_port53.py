@@ -194,9 +194,9 @@ def test_port_53_before_after_and_after_a_reboot(image: tuple[Path, Any]) -> Non
         dump = node.run("containerd", "config", "dump")
         assert 'config_path = "/etc/containerd/certs.d"' in dump
         facts = json.loads(node.run("python3", PYZ, "facts", "--json"))
-        (daemon,) = (d for d in facts["kubernetes"]["daemons"] if d["name"] == "containerd")
-        assert daemon["environment"]["HTTPS_PROXY"] == "http://proxy.example:3128"
-        entries = daemon["environment"]["NO_PROXY"].split(",")
+        (daemon,) = (d for d in facts["processes"]["daemons"] if d["unit"] == "containerd")
+        assert daemon["variables"]["HTTPS_PROXY"] == "http://proxy.example:3128"
+        entries = daemon["variables"]["NO_PROXY"].split(",")
         assert {".svc", ".cluster.local", "172.20.0.1", "172.20.0.0/16", "10.244.0.0/16"} <= set(
             entries
         )

@@ -30,6 +30,7 @@ def node(root: Path, envelope: bytes | None, key: str = MADE.key) -> Path:
     place = root / kernels.module_directory(KERNEL).lstrip("/")
     place.mkdir(parents=True)
     facts = {"cache_key": key, "cache": "hit", "cache_store": "file:///c"}
+    facts |= {"driver": "570.1", "kernel": KERNEL}
     (place / audit.RECORD).write_text(json.dumps({"schema": 1, "provenance": facts}))
     if envelope is not None:
         (place / kernels.ENTRY).write_bytes(envelope)
@@ -44,6 +45,8 @@ def test_a_signed_entry(tmp_path: Path, signer: Identity) -> None:
         "key": MADE.key,
         "outcome": "hit",
         "store": "file:///c",
+        "driver": "570.1",
+        "made_for": KERNEL,
         "signer": signer.sha256,
         "files": {"nvidia.ko": "ab" * 32},
         "against": "",
@@ -103,6 +106,7 @@ def test_keyrings_and_sources(tmp_path: Path) -> None:
         "mode": "0644",
         "format": "binary",
         "fingerprints": [repository.fingerprint],
+        "keys": [{"fingerprint": repository.fingerprint, "ends": None, "unusable": "", "weak": ""}],
         "why": None,
     }
     assert shown["airlock-box.gpg"]["format"] == "keybox"
@@ -114,6 +118,39 @@ def test_keyrings_and_sources(tmp_path: Path) -> None:
         ("https://two.test/deb", "/usr/share/keyrings/vendor.asc"),
         ("https://three.test/", "/usr/share/keyrings/gone.gpg"),
     ]
+
+
+def test_sources_of_one_line_and_keys_for_everything(tmp_path: Path) -> None:
+    apt, owned = tmp_path / "etc/apt", tmp_path / "var/lib/dpkg/info"
+    for folder in (apt / "sources.list.d", apt / "trusted.gpg.d", owned):
+        folder.mkdir(parents=True)
+    (apt / "sources.list").write_text(
+        "deb https://one.test/debian bookworm main\n# deb https://off.test/ x y\n"
+        "deb [arch=amd64 signed-by=/a.gpg,/b.gpg] https://two.test/deb stable main\n"
+    )
+    (apt / "sources.list.d/three.list").write_text("deb [trusted=yes] https://three.test/ ./\n")
+    (apt / "sources.list.d/four.sources").write_text(
+        "Types: deb\nURIs: https://four.test/\nSuites: ./\nAllow-Insecure: Yes\n"
+    )
+    (apt / "sources.list.d/five.list.save").write_text("deb https://five.test/ ./\n")
+    for name in ("archive.asc", "vendor.gpg", "vendor.gpg~"):
+        (apt / "trusted.gpg.d" / name).write_bytes(b"x")
+    (apt / "trusted.gpg").write_bytes(b"")
+    (owned / "debian-archive-keyring.list").write_text("/etc/apt/trusted.gpg.d/archive.asc\n")
+    found = repositories.collect(Reader(str(tmp_path)))
+    assert [(s["uris"], s["signed_by"], s["unchecked"]) for s in found["sources"]] == [
+        ("https://one.test/debian", None, None),
+        ("https://two.test/deb", "/a.gpg /b.gpg", None),
+        ("https://four.test/", None, "allow-insecure=Yes"),
+        ("https://three.test/", None, "trusted=yes"),
+    ]
+    assert found["trusted"] == [
+        {"path": "/etc/apt/trusted.gpg.d/archive.asc", "owner": "debian-archive-keyring"},
+        {"path": "/etc/apt/trusted.gpg.d/vendor.gpg", "owner": None},
+    ]
+    (apt / "trusted.gpg").write_bytes(b"key")
+    again = repositories.collect(Reader(str(tmp_path)))
+    assert {"path": "/etc/apt/trusted.gpg", "owner": None} in again["trusted"]
 
 
 def test_module_hashes_with_and_without_their_signature() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from installers import driver
 from installers.collect import (
+    certificates,
     hygiene,
     kmsg,
     modules,
@@ -176,10 +177,15 @@ class TestTrust:
             for der in ders
         ]
         bundle = b"# comment\n" + b"\n".join(blocks)
-        assert trust.fingerprints(bundle) == [hashlib.sha256(der).hexdigest() for der in ders]
+        assert certificates.fingerprints(bundle) == [
+            hashlib.sha256(der).hexdigest() for der in ders
+        ]
 
     def test_a_block_that_is_no_base64_is_left_out(self) -> None:
-        assert trust.fingerprints(b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE--") == []
+        assert (
+            certificates.fingerprints(b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE--")
+            == []
+        )
 
     def test_this_machines_bundle_is_the_one_openssl_reads(self) -> None:
         import ssl

@@ -135,6 +135,26 @@ def test_a_variable_is_read_once_until_one_is_written(tmp_path: Path) -> None:
     variables.close()
 
 
+def test_a_file_mounted_over_a_variable_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount is no write: nobody is told of it (and it needs root, so here a rename stands)."""
+    folder = tmp_path / efi.EFIVARS.lstrip("/")
+    folder.mkdir(parents=True)
+    file = folder / f"db-{efi.IMAGE_SECURITY}"
+    file.write_bytes(b"\6\0\0\0one")
+    reader, variables = Reader(str(tmp_path)), efi.Variables()
+    assert variables.read(reader, "db", efi.IMAGE_SECURITY) == b"one"
+    monkeypatch.setattr(variables, "_changed", lambda _: False)
+    over = tmp_path / "over"
+    over.write_bytes(b"\6\0\0\0two")
+    over.rename(file)
+    assert variables.read(reader, "db", efi.IMAGE_SECURITY) == b"two"
+    over.write_bytes(b"\6\0\0\0three")
+    assert variables.read(reader, "db", efi.IMAGE_SECURITY) == b"two"
+    variables.close()
+
+
 @pytest.mark.parametrize(
     ("text", "mode"),
     [

@@ -39,7 +39,7 @@ def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """This machine as the one node of a run."""
     monkeypatch.setenv("AIRLOCK_STATE", str(tmp_path / "state"))
     with RunRecord() as run:
-        pool = Pool([host_cell("local")], {"host": Host("local")}, run, tmp_path / "capsules")
+        pool = Pool([host_cell("local")], {"host": Host()}, run, tmp_path / "capsules")
         try:
             with Broker(pool, run.scratch / "pool") as served:
                 yield served

@@ -8,11 +8,13 @@ from typing import Any
 from tests.unit.conformance.good import (
     DIRECTORY,
     KERNEL,
+    PROXY,
     RING,
     STRANGER,
     Sample,
     control,
     module,
+    variables,
 )
 
 CLOSED = "http://10.0.2.100:9"
@@ -54,12 +56,12 @@ def _(s: Sample) -> None:
 
 @of("db-without-our-certificate")
 def _(s: Sample) -> None:
-    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][:2]
+    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][:3]
 
 
 @of("db-without-microsoft")
 def _(s: Sample) -> None:
-    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][2:]
+    s.facts["secure_boot"]["db"] = s.facts["secure_boot"]["db"][3:]
 
 
 @of("firmware-without-secure-boot")
@@ -502,7 +504,66 @@ def _(s: Sample) -> None:
     s.facts["built"][0]["signer"] = STRANGER
 
 
+@of("daemon-without-proxy")
+def _(s: Sample) -> None:
+    given = {k: v for k, v in variables(PROXY).items() if k.lower() != "https_proxy"}
+    daemon = {"unit": "kubelet", "pid": 900, "program": "sleep", "variables": given}
+    s.facts["processes"]["daemons"].append(daemon)
+
+
+@of("also: a daemon that does not know no_proxy")
+def _(s: Sample) -> None:
+    del s.facts["processes"]["daemons"][0]["variables"]["no_proxy"]
+
+
+@of("password-shown", "authenticated")
+def _(s: Sample) -> None:
+    s.facts["proxy"]["credential_modes"]["/root/.curlrc"] = "0644"
+
+
+@of("password-in-arguments")
+def _(s: Sample) -> None:
+    text = "python3 --proxy http://***@10.0.2.100:3128"
+    s.facts["processes"]["arguments"] = [{"pid": 901, "text": text}]
+
+
+@of("kernel-died")
+def _(s: Sample) -> None:
+    s.facts["kernel"]["tainted"] |= 128
+
+
+@of("also: a module that was forced")
+def _(s: Sample) -> None:
+    s.facts["kernel"]["tainted"] |= 2
+
+
+@of("inodes-used-up")
+def _(s: Sample) -> None:
+    full = {"path": "/srv", "size": 1 << 30, "free": 1 << 30, "inodes": 8, "inodes_free": 0}
+    s.facts["disk"].append(full)
+
+
+@of("drop-in-not-loaded")
+def _(s: Sample) -> None:
+    s.facts["systemd"]["stale"] = ["airlock-proxy.service"]
+
+
+@of("shim-told-not-to-verify")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["mok_unverified"] = True
+
+
 # More ways to be wrong than the sabotages show.
+@of("also: a shim without generations")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["shim"]["generations"] = {}
+
+
+@of("also: a shim below the firmware's level")
+def _(s: Sample) -> None:
+    s.facts["secure_boot"]["sbat_level"] = {"sbat": 1, "shim": 5}
+
+
 @of("also: a key baked into the image")
 def _(s: Sample) -> None:
     s.ledger["build"]["secrets"] = [{"name": "module signing key", "offset": 4096}]

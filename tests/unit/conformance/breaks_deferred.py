@@ -56,6 +56,23 @@ def _(s: Sample) -> None:
     units["hadoop-yarn-nodemanager.service"]["ActiveState"] = "inactive"
 
 
+@of("order-not-loaded")
+def _(s: Sample) -> None:
+    name = "hadoop-yarn-nodemanager.service"
+    s.facts["gpu_config"]["units"][name]["Requires"] = []
+    s.facts["systemd"]["stale"] = [name]
+
+
+@of("script-says-more")
+def _(s: Sample) -> None:
+    s.home["cards.sh"] = "echo looking for cards\n"
+
+
+@of("also: a script that finds too few")
+def _(s: Sample) -> None:
+    s.facts["gpu_config"]["result"]["provenance"]["gpus"].append({"index": 1})
+
+
 @of("gpu-config-may-fail")
 def _(s: Sample) -> None:
     s.expect["rehearsed"]["failed"] |= {"daemon": "active", "starts": ["gpu=1", "gpu=1", "gpu=0"]}
@@ -93,6 +110,7 @@ def _(s: Sample) -> None:
 @of("module-shadowed")
 def _(s: Sample) -> None:
     s.facts["environments"]["lab"]["imports"] = None
+    s.facts["environments"]["lab"]["strays"] = ["json.py"]
 
 
 @of("kernel-not-registered")

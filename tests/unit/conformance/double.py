@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import pytest
 
 from fixtures.pki import Authority, Identity, make_ca
 from fixtures.repository import ARCHIVE, COMPONENT, KEY, STRANGER, SUITE, Repository
-from harness.checks import check_of, record
+from harness.checks import Check, check_of, record
 from harness.node import CellNames, Node, Ran
 from harness.plugin import SESSION
 from harness.station import CARDS
 from harness.transports.base import AgentOperations, TransportError
+from installers.deferred import spark
 from tests.unit.conformance import good
 from tests.unit.conformance.breaks_deferred import BREAKS
 from tests.unit.conformance.proxy import Proxy
@@ -47,6 +48,7 @@ class ThisMachine(AgentOperations):
         self._home = Path(tempfile.mkdtemp(dir=directory))
         # On a node curl finds the CA in the OS store; here its configuration points at one.
         own = {".curlrc": f'cacert = "{bundle}"\n' if sample.trusts_ca else ""}
+        own["cards.sh"] = 'echo \'{"name": "gpu", "addresses": ["0"]}\'\n'
         # This machine's own settings are not the node's: APT_CONFIG is read before all others.
         (self._home / "none").mkdir()
         alone = f'Dir::Etc::parts "{self._home}/none";\nDir::Etc::main "-";\n'
@@ -75,6 +77,7 @@ class ThisMachine(AgentOperations):
         for node, here in (
             ("HOME=/root", f"HOME={self._home}"),
             (good.SOURCE, f"{self._home}/lab.sources"),
+            (spark.SCRIPT, f"{self._home}/cards.sh"),
             (good.DISTRIBUTION, f"{self._home.parent}{STRANGER}"),
             (good.PROXY, self._sample.expect["real_proxy"]),
         ):
@@ -106,6 +109,7 @@ class Double:
         self._out = out
         self._records: dict[str, dict[str, Any]] = {}
         self._nodes: dict[str, Node] = {}
+        self._functions: dict[Check, Callable[[Node], None]] = {}
         self._said: dict[object, Ran] = {}
         authority, other = make_ca("Airlock lab proxy CA"), make_ca("another CA")
         self._bundle = directory / "bundle.pem"
@@ -147,10 +151,17 @@ class Double:
         return self._nodes[name]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Every check on every sample; those of the cards, which none has, on whole ones."""
-        cards = metafunc.definition.path.parent.name in CARDS
-        names = [name for name in self.samples if not (cards and name in BREAKS)]
+        """Every check on the whole samples, as pytest runs it; see pytest_sessionfinish."""
+        names = [name for name in self.samples if name not in BREAKS]
         metafunc.parametrize("node", names, indirect=True)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Keep the functions of checks; those of the cards, which no sample has, but once."""
+        for item in session.items:
+            this = check_of(item)
+            assert this is not None, f"{item.nodeid} is no check"
+            if item.path.parent.name not in CARDS:
+                self._functions[this] = item.function  # type: ignore[attr-defined]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -166,8 +177,21 @@ class Double:
         return (yield)
 
     def pytest_sessionfinish(self) -> None:
-        """Hand over."""
+        """Every check on every broken sample, by itself: as tests these would take a minute."""
+        for name in BREAKS:
+            for this, function in self._functions.items():
+                self._records[f"{name}|{this.id}"] = record(this, _error(function, self.node(name)))
         self._out.write_text(json.dumps(self._records))
+
+
+def _error(function: Callable[[Node], None], node: Node) -> BaseException | None:
+    try:
+        function(node)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest's outcomes are no Exception
+        return error
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

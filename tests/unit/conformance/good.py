@@ -30,6 +30,7 @@ RING = "/usr/share/keyrings/airlock-lab.gpg"
 DISTRIBUTION = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PINNED = "0123456789ABCDEF" * 2 + "01234567"
 URIS = "https://origin.airlock.test:18443/deb"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 DIRECTORY = f"/lib/modules/{KERNEL}/updates/airlock"
 
 
@@ -133,6 +134,8 @@ def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
             )
         },
         "credential_files": credential_files,
+        "credential_modes": dict.fromkeys(credential_files, "0600"),
+        "users": {},
         "settings_url": "http://169.254.169.254",
         "unit": {"airlock-proxy.service": unit},
     }
@@ -140,6 +143,7 @@ def _proxy(url: str, credential_files: list[str]) -> dict[str, Any]:
 
 def _secure_boot() -> dict[str, Any]:
     names = ("Microsoft Windows Production PCA 2011", "Microsoft Corporation UEFI CA 2011")
+    new = "Microsoft UEFI CA 2023"
     ours = "Airlock lab module signing"
     keys = [{"description": f"Microsoft Corporation: {name}", "keyid": "a9" * 20} for name in names]
     return {
@@ -156,23 +160,85 @@ def _secure_boot() -> dict[str, Any]:
         "db": [
             *(
                 {"sha256": f"{number}f" * 32, "subject_cn": name}
-                for number, name in enumerate(names)
+                for number, name in enumerate((*names, new))
             ),
             {"sha256": CERT, "subject_cn": ours},
         ],
         "dbx_entries": 1,
+        "mok": [{"sha256": "de" * 32, "subject_cn": "Debian Secure Boot CA"}],
+        "mok_unverified": False,
+        "shim": {"path": "/usr/lib/shim/shimx64.efi.signed", "generations": {"sbat": 1, "shim": 4}},
+        "sbat_level": {"sbat": 1, "shim": 2},
     }
 
 
-def _built() -> dict[str, Any]:
+def entry() -> dict[str, Any]:
+    """The cache's entry beside the modules, and its signature."""
     return {
-        "kernel": KERNEL,
         "key": "e7" * 32,
         "outcome": "hit",
         "store": "file:///var/cache/airlock/modules",
         "signer": CERT,
         "against": "",
         "files": {f"{name}.ko": module(name)["body_sha256"] for name in MODULES},
+    }
+
+
+def _built() -> dict[str, Any]:
+    record = {"driver": module("nvidia")["version"], "made_for": KERNEL}
+    return {"kernel": KERNEL, **entry(), **record}
+
+
+def _trust(ca: str, bundle: str) -> dict[str, Any]:
+    """The store, and what tools are told beside it."""
+    anchor = "/usr/local/share/ca-certificates/airlock-proxy.crt"
+    places = ("environment", "profile", "systemd")
+    names = (
+        *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"),
+        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    )
+    far = time.time() + 3650 * 86400.0
+    return {
+        "os_bundle": bundle,
+        "mode": "0644",
+        "fingerprints": [CA_OF_OTHERS, ca],
+        "count": 2,
+        "airlock_ca": {"path": anchor, "sha256": ca},
+        "anchors": [{"path": anchor, "fingerprints": [ca], "read": True, "taken": True}],
+        "links": {"hashed": {ca: ["0a775a30.0"]}, "dangling": []},
+        "private": [{"sha256": ca, "name": "Airlock lab proxy CA", "ends": far, "why": ""}],
+        "stores": [],
+        "settings": {
+            **{place: dict.fromkeys(names, BUNDLE) for place in places},
+            "git": {"http.sslCAInfo": BUNDLE},
+            "pip": {"global.cert": BUNDLE},
+        },
+        "files": {BUNDLE: [CA_OF_OTHERS, ca]},
+        "unverified": [],
+    }
+
+
+def _boot() -> dict[str, Any]:
+    kernel = {
+        "release": KERNEL,
+        "image": {"path": f"/boot/vmlinuz-{KERNEL}", "size": 14 << 20},
+        "signed": True,
+        "initrd": {"path": f"/boot/initrd.img-{KERNEL}", "size": 13 << 20},
+        "archive": True,
+        "unlisted": [],
+        "lost": [],
+    }
+    settings = {"blacklist": ["nouveau"], "install": {}, "ignored": []}
+    return {"kernels": [kernel], "modprobe": settings, "dkms": []}
+
+
+def _inherited() -> dict[str, Any]:
+    kinds = ("cloud-init", "leases", "random-seed", "apt-lists", "logs", "identities")
+    lists = ("authorized_keys", "traces", "credentials", "stale_locks", "network_names")
+    more = ("writable", "partial", "passwords")
+    return {
+        "dated": {kind: [] for kind in kinds},
+        **{name: [] for name in (*lists, *more)},
     }
 
 
@@ -185,14 +251,36 @@ def _repositories() -> dict[str, Any]:
                 "mode": "0644",
                 "format": "binary",
                 "fingerprints": [PINNED],
+                "keys": [{"fingerprint": PINNED, "ends": None, "unusable": "", "weak": ""}],
                 "why": None,
             }
         ],
+        "trusted": [],
         "sources": [
-            {**distribution, "uris": "http://mirror.airlock.test/debian", "signed_by": None},
-            {"path": SOURCE, "uris": URIS, "suites": "stable", "signed_by": RING},
+            {
+                **distribution,
+                "uris": "http://mirror.airlock.test/debian",
+                "signed_by": None,
+                "unchecked": None,
+            },
+            {
+                "path": SOURCE,
+                "uris": URIS,
+                "suites": "stable",
+                "signed_by": RING,
+                "unchecked": None,
+            },
         ],
     }
+
+
+def _inodes(every: int, free: int) -> dict[str, int]:
+    return {"inodes": every, "inodes_free": free}
+
+
+def _agent() -> dict[str, Any]:
+    program = {"unit": "google-dataproc-agent", "pid": 412, "program": "/usr/bin/java"}
+    return {**program, "variables": variables(PROXY)}
 
 
 def _facts(ca: str, bundle: str) -> dict[str, Any]:
@@ -202,8 +290,22 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
         "unreadable": {},
         "clock": now,
         "received": now + 0.2,
-        "os": {"id": "debian", "version_id": "12", "glibc": "2.36"},
-        "network": {"listening": ["tcp 0.0.0.0:22", "tcp [::]:22"]},
+        "os": {"id": "debian", "version_id": "12", "codename": "bookworm", "glibc": "2.36"},
+        "network": {
+            "listening": ["tcp 0.0.0.0:22", "tcp [::]:22"],
+            "resolv": ["10.0.2.3"],
+            "interfaces": [{"name": "eth0", "mac": "52:54:00:12:34:56"}],
+        },
+        "boot": _boot(),
+        "processes": {"daemons": [_agent()], "arguments": []},
+        "upkeep": {
+            "fstab": [{"what": "/dev/vda", "where": "/", "mounted": True}],
+            "temporary": {"/tmp": "1777", "/var/tmp": "1777"},
+            "unfinished": {},
+            "own_name": "/etc/hosts: 127.0.1.1",
+            "time_sources": [],
+        },
+        "installers": [{"name": "trust", "outcome": "ok"}],
         "identity": good_deferred.IDENTITY,
         "gpu_config": good_deferred.gpu_config(),
         "environments": good_deferred.environments(),
@@ -217,18 +319,11 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
             "tainted": 1 << 12,
             "installed": [KERNEL],
             "module_sig_enforce": True,
+            "cmdline": "BOOT_IMAGE=/boot/vmlinuz root=/dev/vda ro",
         },
         "secure_boot": _secure_boot(),
         "proxy": _proxy(PROXY, []),
-        "trust": {
-            "os_bundle": bundle,
-            "fingerprints": [CA_OF_OTHERS, ca],
-            "count": 2,
-            "airlock_ca": {
-                "path": "/usr/local/share/ca-certificates/airlock-proxy.crt",
-                "sha256": ca,
-            },
-        },
+        "trust": _trust(ca, bundle),
         "modules": [module(name) for name in MODULES],
         "built": [_built()],
         "repositories": _repositories(),
@@ -250,12 +345,13 @@ def _facts(ca: str, bundle: str) -> dict[str, Any]:
             {"target": "tcp [2001:db8::1]:443", "outcome": "ECONNREFUSED", "seconds": 0.1},
             {"target": "dns probe.invalid", "outcome": "timeout", "seconds": 1.5},
         ],
-        "systemd": {"state": "running", "failed": [], "version": "252"},
+        "systemd": {"state": "running", "failed": [], "version": "252", "stale": []},
         "disk": [
-            {"path": "/", "size": 6 << 30, "free": 3 << 30},
-            {"path": "/run", "size": 200 << 20, "free": 199 << 20},
+            {"path": "/", "size": 6 << 30, "free": 3 << 30, **_inodes(393_216, 350_000)},
+            {"path": "/run", "size": 200 << 20, "free": 199 << 20, **_inodes(0, 0)},
         ],
         "hygiene": {
+            **_inherited(),
             "private_keys": [],
             "secrets": [],
             "files": 4312,
@@ -352,6 +448,9 @@ def authenticated(ca: str, bundle: str, proxy: str, port: int, login: str) -> Sa
         *("/etc/profile.d/airlock-proxy.sh", "/etc/wgetrc", "/root/.curlrc"),
     ]
     sample.facts["proxy"] = _proxy("http://***@10.0.2.100:3128", files)
+    daemon = sample.facts["processes"]["daemons"][0]
+    daemon["variables"] = variables("http://***@10.0.2.100:3128")
+    sample.facts["trust"]["private"] = []
     sample.facts["hygiene"]["secrets"] = [
         {"path": path, "offset": 40, "secret": 2, "form": "percent"} for path in files
     ]

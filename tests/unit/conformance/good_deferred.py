@@ -15,7 +15,8 @@ IDENTITY = {"machine_id": MACHINE_ID, "boot_id": "b007", "hostname": "node"}
 def units() -> dict[str, Any]:
     """What systemd says of the unit, which has run, and of the daemons."""
     ran = {"LoadState": "loaded", "ActiveState": "inactive", "Result": "success"}
-    runs = {"LoadState": "loaded", "ActiveState": "active", "Result": "success"}
+    runs: dict[str, Any] = {"LoadState": "loaded", "ActiveState": "active", "Result": "success"}
+    runs |= {"Requires": [unit.NAME], "After": ["network.target", unit.NAME]}
     none = {"LoadState": "not-found", "ActiveState": "inactive", "Result": "success"}
     return {unit.NAME: ran, unit.DAEMONS[0]: runs, unit.DAEMONS[1]: none}
 
@@ -36,8 +37,13 @@ def gpu_config() -> dict[str, Any]:
         },
         "yarn": yarn.xml(plugin),
         "executor": {"gpu.module.enabled": "true"},
-        "spark": {spark.EXECUTOR_AMOUNT: "1", spark.TASK_AMOUNT: "0.25"},
+        "spark": {
+            spark.EXECUTOR_AMOUNT: "1",
+            spark.TASK_AMOUNT: "0.25",
+            spark.DISCOVERY: spark.SCRIPT,
+        },
         "discovery": True,
+        "programs": {spark.SCRIPT: "0755", "/usr/bin/nvidia-smi": "0755"},
     }
 
 
@@ -47,7 +53,8 @@ ENVIRONMENTS = {"lab": {"lock": "1a" * 32, "prefix": PREFIX, "kernel": f"{PREFIX
 
 def environments() -> dict[str, Any]:
     """The facts of one environment that is whole."""
-    state = {"files": 600, "changed": 0, "first": [], "imports": {}}
+    state: dict[str, Any] = {"files": 600, "changed": 0, "first": [], "imports": {}}
+    state |= {key: [] for key in ("closed", "writable", "strays", "unmet", "before")}
     return {name: {**wanted, **state} for name, wanted in ENVIRONMENTS.items()}
 
 

@@ -1,7 +1,7 @@
 """Nodes as directories: made by the real installers' code, broken by the real sabotages' shell.
 
-A sabotage's shell runs here as it stands, but that absolute paths begin at the tree and programs
-that need a machine (mount, systemctl) do nothing.
+A sabotage's shell runs here as it stands, but that absolute paths begin at the tree and what
+needs a machine (mount, systemctl) does the nearest to it, or nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ from installers.proxy import dialects
 RELEASE = os.uname().release
 MODULES = f"lib/modules/{RELEASE}/updates/airlock"
 DB = "sys/firmware/efi/efivars/db-d719b2cb-3d3a-4596-a3bc-dad00e67656f"
-_ABSOLUTE = re.compile(r"(?<![\w./$)}])/(etc|lib|root|run|sys|var|proc)/")
-_NEEDS_A_MACHINE = ("mount", "systemctl")
+_ABSOLUTE = re.compile(
+    r"(?<![\w./$)}])/(etc|lib|root|run|sys|var|proc|usr|opt|home|srv|boot|tmp)(?=[/\s]|$)"
+)
+# A file that a sabotage mounts over another one is copied over it here.
+_INSTEAD = {
+    "mount": 'test "$1" = --bind && cp -rT "$2" "$3"',
+    "systemctl": ":",
+}
 X509 = bytes.fromhex("a159c0a5e494a74a87b5ab155c2bf072")
 
 
@@ -83,8 +89,8 @@ def signature_database(root: Path, certificates: list[Identity]) -> None:
 
 def sabotage(root: Path, apply: str) -> None:
     """Run a sabotage's shell on the tree."""
-    script = _ABSOLUTE.sub(rf"{root}/\1/", apply)
-    idle = "".join(f"{name}() {{ :; }}\n" for name in _NEEDS_A_MACHINE)
+    script = _ABSOLUTE.sub(rf"{root}/\1", apply)
+    idle = "".join(f"{name}() {{ {instead}; }}\n" for name, instead in _INSTEAD.items())
     done = subprocess.run(
         ["/bin/sh", "-c", idle + script], capture_output=True, text=True, check=False, timeout=60
     )

@@ -44,6 +44,9 @@ def _packed(tmp_path: Path) -> tuple[Path, envpack.Manifest]:
     (prefix / "lib/m.py").write_text(f"home = '{prefix}'\n")
     (prefix / "lib/__pycache__/m.cpython-311.pyc").write_bytes(b"stale")
     (prefix / "lib/n.py").write_text("x = 1\n")
+    (prefix / "conda-meta").mkdir()
+    (prefix / "conda-meta/m-1.0-0.json").write_text("{}")
+    (prefix / "conda-meta/m-1.0-0.json").chmod(0o600)
     (prefix / "lib/__pycache__/n.cpython-311.pyc").write_bytes(str(prefix).encode())
     os.utime(prefix / "lib/n.py", (1000, 1000))
     (prefix / "lib/absolute").symlink_to(prefix / "bin/tool")
@@ -67,6 +70,8 @@ def test_what_is_packed(tmp_path: Path) -> None:
     digests = envpack.unpack(_archives(tmp_path, made), made, target, seen_as="/opt/e")
     assert (target / "bin/tool").read_text() == "#!/opt/e/bin/python\n"
     assert (target / "bin/tool").stat().st_mode & 0o7777 == 0o755
+    # Some solvers write their records for themselves alone; an environment is everybody's.
+    assert (target / "conda-meta/m-1.0-0.json").stat().st_mode & 0o7777 == 0o644
     assert (target / "lib/n.py").stat().st_mtime == 1000
     assert (target / "lib/hard.py").read_text() == "x = 1\n"
     assert envpack.differing(target, digests, made.links) == []

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from installers import cli
+from installers.collect import records
+from installers.collect.reader import Reader
 from installers.exits import Exit
 from installers.host import Host
-from installers.journal import SCHEMA, STATE, read_state, recall
+from installers.journal import JOURNAL, SCHEMA, STATE, read_journal, read_state, recall
 from tests.unit.installers_adopt.test_rows import tree
 
 BEFORE = "PATH=/usr/bin\n# no newline at the end"
@@ -90,3 +92,22 @@ def test_a_newer_release_is_refused_and_loses_nothing(
     assert "nothing was changed" in answer["error"]["remedy"]
     assert tree(root) == before
     assert (root / STATE.lstrip("/")).read_text() == state
+
+
+def test_lines_of_another_releases_journal_are_passed_over(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A newer one journals steps and names that nobody here knows, and was cut off in a line."""
+    run("apply", root, capsys)
+    ours = read_journal(Host(root))
+    assert ours
+    tomorrow = {"installer": "of-tomorrow", "step": "beam", "event": "begun", "crew": [1, None]}
+    with (root / JOURNAL.lstrip("/")).open("a") as journal:
+        journal.write(json.dumps(tomorrow) + "\n[]\n" + '{"installer": "pro')
+    assert read_journal(Host(root)) == [*ours, tomorrow]
+    reader = Reader(str(root))
+    assert records.journal(reader) == [*ours, tomorrow]
+    restate(root, installers={})  # as if it had died before it could say that it was done
+    assert run("apply", root, capsys)["exit"] == Exit.PASS
+    assert run("remove", root, capsys)["exit"] == Exit.PASS
+    assert (root / "etc/environment").read_text() == BEFORE

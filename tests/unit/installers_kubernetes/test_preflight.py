@@ -30,6 +30,15 @@ GOOD: dict[str, Any] = {
     "loaded_modules": [],
     "proxy": {"environment": {"http_proxy": "http://proxy.example:3128"}},
     "volumes": [{"name": "nvme0n1", "size": 100 * GIB, "uses": ["/"]}],
+    "processes": {
+        "daemons": [
+            {
+                "unit": "containerd",
+                "pid": 7,
+                "variables": {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": NO_PROXY},
+            }
+        ]
+    },
     "kubernetes": {
         "resolver": {
             "listeners": [],
@@ -52,16 +61,6 @@ GOOD: dict[str, Any] = {
                 "_default": {"server": "https://registry.corp.example:8443", "hosts": []},
             },
         },
-        "daemons": [
-            {
-                "name": "containerd",
-                "pid": 7,
-                "environment": {
-                    "HTTPS_PROXY": "http://proxy.example:3128",
-                    "NO_PROXY": NO_PROXY,
-                },
-            }
-        ],
         "kernel": {
             "release": "5.15.0-1-aws",
             "modules": {"overlay": "loaded", "br_netfilter": "available"},
@@ -184,11 +183,11 @@ CASES: list[tuple[Callable[[Any, Any], Any], dict[str, str]]] = [
     ),
     (lambda f, h: h.update(containerd=None), {"containerd.mirrors": "does not go"}),
     (
-        lambda f, h: h["daemons"][0].update(environment={}),
+        lambda f, h: f["processes"]["daemons"][0].update(variables={}),
         {"daemons.no-proxy-variables": "containerd (process 7)"},
     ),
     (
-        lambda f, h: h["daemons"][0]["environment"].update(NO_PROXY="localhost,.svc"),
+        lambda f, h: f["processes"]["daemons"][0]["variables"].update(NO_PROXY="localhost,.svc"),
         {"daemons.no-proxy-cluster": "lacks .cluster.local, 172.20.0.1, 172.20.0.0/16"},
     ),
     (

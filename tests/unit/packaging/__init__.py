@@ -1,0 +1,1 @@
+"""Airlock as it is installed: outside of any checkout."""
