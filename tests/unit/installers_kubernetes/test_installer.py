@@ -80,7 +80,7 @@ def test_apply_reads_back_and_comes_back(
     assert tree(root) == made
     assert run("verify", root, metadata, capsys)["exit"] == 0
     assert run("remove", root, metadata, capsys)["exit"] == 0
-    left = {k: v for k, v in tree(root).items() if not k.startswith(("/var/lib/airlock", "/run"))}
+    left = {k: v for k, v in tree(root).items() if not k.startswith("/var/lib/airlock")}
     assert {k: v for k, v in before.items() if k not in left or left[k] != v} == {}
     assert (root / "var/lib/kubelet/config.yaml").read_text() == KUBELET
     assert (root / "etc/containerd/config.toml").read_text() == CONFIG
@@ -300,4 +300,4 @@ def test_every_step(tmp_path_factory: pytest.TempPathFactory, metadata: Path, wa
         if one["apply"] or one["verify"] or one["remove"] or one["wrong"] or one["not_undone"]
     ]
     assert not wrong
-    assert len(died) > 15
+    assert len(died) * order.shares > 20, "every step of the installer"
