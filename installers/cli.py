@@ -34,6 +34,8 @@ OTHERS = {
     "cards": "installers.collect.cards",
     "lint": "installers.noproxy_lint",
     "gpu-config": "installers.deferred.boot",
+    "preflight": "installers.kubernetes.preflight",
+    "user-data": "installers.kubernetes.userdata",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Optional
 
 from installers import noproxy, proxyurl
 from installers.errors import ConfigError
+from installers.kubernetes import wanted as kubernetes
 from installers.proxyurl import ProxyURL
 
 METADATA_SERVER = "http://169.254.169.254"
@@ -17,11 +18,14 @@ SECURE_BOOT = ("required", "off")
 
 @dataclass(frozen=True)
 class ProxySettings:
-    """The proxies and what bypasses them. ``notes`` tell how the user's keys were understood."""
+    """The proxies and what bypasses them. ``networks`` bypass them where a network is understood:
+    by the services that Kubernetes is made of. ``notes`` tell how the user's keys were understood.
+    """
 
     http: Optional[ProxyURL] = None
     https: Optional[ProxyURL] = None
     no_proxy: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -150,13 +154,16 @@ def _proxy(attributes: Mapping[str, str]) -> ProxySettings:
     if cluster is not None:
         # Nodes of a cluster talk to each other; workers' short names have no portable spelling.
         given = f"{given},.internal,{cluster}-m"
+    of = kubernetes.cluster(attributes)
+    if of is not None:
+        given = ",".join([given, *of.names])
     no_proxy, notes = noproxy.parse(given)
     if http is not None and https is None:
         https = http
         notes.append("https-proxy is not set: https goes through the http proxy")
     if http is None and https is not None:
         notes.append("only https-proxy is set: plain http will not use a proxy")
-    return ProxySettings(http, https, no_proxy, notes)
+    return ProxySettings(http, https, no_proxy, of.networks if of else [], notes)
 
 
 def _node_key(attributes: Mapping[str, str]) -> Optional[NodeKey]:

@@ -27,6 +27,7 @@ from installers.collect import (
     hygiene,
     keyservers,
     kmsg,
+    kubernetes,
     modules,
     network,
     packages,
@@ -66,7 +67,16 @@ AREAS = (
         "key_servers",
     ),
     *("memory", "journal", "installers", "hygiene", "packages", "kernel_log_flags"),
-    *("gpu_config", "environments", "gpu", "containers", "processes", "boot", "upkeep"),
+    *(
+        "gpu_config",
+        "environments",
+        "gpu",
+        "containers",
+        "kubernetes",
+        "processes",
+        "boot",
+        "upkeep",
+    ),
 )
 NOT_TRIED = "nobody asked this node to try its cards; only `airlock check` and a lab with cards do"
 
@@ -204,6 +214,7 @@ class _Look:
         )
         facts["gpu"] = self.area("gpu", gpu.collect)
         facts["containers"] = self.area("containers", containers.collect)
+        facts["kubernetes"] = self.area("kubernetes", kubernetes.collect)
         facts["timings"] = self.timings
         facts["unreadable"] = self.reader.unreadable
         facts["clock"] = time.time()

@@ -11,13 +11,15 @@ from installers.engine import Installer
 from installers.errors import ConfigError
 
 # What others left comes first, the proxy before anything may use the network, sources before apt is
-# asked for anything, the CA before anything speaks TLS, sealing last.
+# asked for anything, the CA before anything speaks TLS,
+# the mirrors before the container toolkit copies containerd's configuration, sealing last.
 ORDER = {
     "adopt": "installers.adopt.installer:Adopt",
     "proxy": "installers.proxy:Proxy",
     "archives": "installers.archives:Archives",
     "trust": "installers.trust:Trust",
     "keyrings": "installers.keyrings:Keyrings",
+    "kubernetes": "installers.kubernetes.installer:Kubernetes",
     "driver": "installers.driver:Driver",
     "cuda": "installers.cuda:Cuda",
     "environments": "installers.environments:Environments",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from installers.host import Host
@@ -19,12 +19,19 @@ class Shortage:
 
 def shortages(host: Host, needs: Mapping[str, int]) -> list[Shortage]:
     """``needs``: bytes per path; they add up on each file system."""
-    found: dict[int, Shortage] = {}
+    found = []
     for path, size in needs.items():
         here = host.path(path)
         while not here.exists():
             here = here.parent
-        device = here.stat().st_dev
-        known = found.get(device, Shortage([], 0, host.free(path)))
+        found.append((path, here.stat().st_dev, size, host.free(path)))
+    return too_small(found)
+
+
+def too_small(needs: Iterable[tuple[str, int, int, int]]) -> list[Shortage]:
+    """The same of (path, number of its file system, bytes needed, bytes free there)."""
+    found: dict[int, Shortage] = {}
+    for path, device, size, free in needs:
+        known = found.get(device, Shortage([], 0, free))
         found[device] = Shortage([*known.paths, path], known.need + size, known.free)
     return [one for one in found.values() if one.need > one.free]

@@ -71,7 +71,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     place = page.file.src_uri
     if place == "scenarios.md":
         # Rows of a table have no anchors; here each is led to.
-        markdown = re.sub(r"^\| `([\w-]+)` \|", _ROW, markdown, flags=re.MULTILINE)
+        markdown = re.sub(r"^\| `([\w.-]+)` \|", _ROW, markdown, flags=re.MULTILINE)
     own = {site: name for name, site in OUTSIDE.items()}.get(place, f"docs/{place}")
     linked = place not in GENERATED
     lines, fence = [], ""

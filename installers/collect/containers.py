@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from installers import tomltext
 from installers.collect import gpu
 from installers.collect.reader import Reader
 
@@ -25,9 +26,6 @@ RUNTIMES = {
     "containerd": ("containerd", "/etc/containerd/config.toml", "/etc/containerd/conf.d"),
     "crio": ("crio", "/etc/crio/crio.conf", "/etc/crio/crio.conf.d"),
 }
-_HEADER = re.compile(r"^\s*\[([^\[\]]+)\]\s*(?:#.*)?$")
-_RUNTIME = re.compile(r"runtimes\.\"?([\w.-]+?)\"?(\.options)?$")
-_SETTING = re.compile(r"^\s*([A-Za-z_]+)\s*=\s*\"?([^\"#]*)\"?")
 
 
 def collect(reader: Reader) -> dict[str, Any]:
@@ -163,23 +161,16 @@ def _docker(text: str) -> tuple[dict[str, str], Optional[bool]]:
 
 
 def _toml(text: str) -> tuple[dict[str, str], Optional[bool]]:
-    """The tables of runtimes and the switch of CDI; Python 3.9 has no reader of TOML."""
+    """Tables named ``...runtimes.NAME`` and ``...runtimes.NAME.options``, and the switch of CDI."""
     told: dict[str, str] = {}
-    name, cdi = "", None
-    for line in text.splitlines():
-        header = _HEADER.match(line)
-        if header:
-            table = _RUNTIME.search(header.group(1))
-            name = table.group(1) if table else ""
-            if name:
-                told.setdefault(name, "")
+    cdi = None
+    for names, values in tomltext.tables(text).items():
+        cdi = values.get("enable_cdi", cdi)
+        own = names[:-1] if names[-1:] == ("options",) else names
+        if own[-2:-1] != ("runtimes",):
             continue
-        setting = _SETTING.match(line)
-        if not setting:
-            continue
-        key, value = setting.group(1), setting.group(2).strip()
-        if name and key in ("BinaryName", "runtime_path"):
-            told[name] = value
-        if key == "enable_cdi":
-            cdi = value == "true"
+        told.setdefault(own[-1], "")
+        for key in ("BinaryName", "runtime_path"):
+            if key in values:
+                told[own[-1]] = str(values[key])
     return told, cdi

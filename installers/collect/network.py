@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from installers.collect import netlink
 from installers.collect.reader import Reader
@@ -69,18 +69,40 @@ def routes6(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def listening(text: str, protocol: str, state: str) -> list[str]:
-    """Sockets of one /proc/net table that wait for a peer: ["tcp 0.0.0.0:22", ...]."""
-    found = set()
+class Waiting(NamedTuple):
+    """A socket that waits for a peer. IPv6 addresses are in brackets; ``inode`` names its file."""
+
+    protocol: str
+    address: str
+    port: int
+    inode: int
+
+
+def listening(text: str, protocol: str, state: str) -> list[Waiting]:
+    """Sockets of one /proc/net table that wait for a peer."""
+    found = []
     for line in text.splitlines()[1:]:
         words = line.split()
-        if len(words) < 4 or words[3] != state:
+        if len(words) < 10 or words[3] != state:
             continue
         packed, port = words[1].split(":")
         six = len(packed) == 32
         address = f"[{_ipv6_words(packed)}]" if six else _ipv4(packed)
-        found.add(f"{protocol} {address}:{int(port, 16)}")
-    return sorted(found)
+        found.append(Waiting(protocol, address, int(port, 16), int(words[9])))
+    return found
+
+
+def waiting(reader: Reader) -> list[Waiting]:
+    """Every socket of the node that waits for a peer, TCP and UDP."""
+    found: list[Waiting] = []
+    for table, protocol, state in (
+        ("tcp", "tcp", TCP_LISTEN),
+        ("tcp6", "tcp", TCP_LISTEN),
+        ("udp", "udp", UDP_UNCONNECTED),
+        ("udp6", "udp", UDP_UNCONNECTED),
+    ):
+        found += listening(reader.text(f"/proc/net/{table}") or "", protocol, state)
+    return found
 
 
 def resolvers(text: str) -> list[str]:
@@ -118,18 +140,12 @@ def collect(reader: Reader) -> dict[str, Any]:
     if not reader.need_live("network.routes"):
         empty: dict[str, Any] = {"routes": [], "routes6": [], "interfaces": [], "listening": []}
         return {**empty, "resolv": servers}
-    sockets: list[str] = []
-    for table, protocol, state in (
-        ("tcp", "tcp", TCP_LISTEN),
-        ("tcp6", "tcp", TCP_LISTEN),
-        ("udp", "udp", UDP_UNCONNECTED),
-        ("udp6", "udp", UDP_UNCONNECTED),
-    ):
-        sockets += listening(reader.text(f"/proc/net/{table}") or "", protocol, state)
     return {
         "routes": routes(reader.text("/proc/net/route", "network.routes") or ""),
         "routes6": routes6(reader.text("/proc/net/ipv6_route") or ""),
         "resolv": servers,
         "interfaces": interfaces(reader),
-        "listening": sockets,
+        "listening": list(
+            dict.fromkeys(f"{s.protocol} {s.address}:{s.port}" for s in sorted(waiting(reader)))
+        ),
     }

@@ -27,6 +27,8 @@ _OURS_ALONE = re.compile(
 class Wanted:
     """The proxy as files shall hold it: URLs with or without credentials, empty when not set.
 
+    ``networks`` bypass it for programs that know networks.
+
     ``ca_bundle`` and ``ca_file`` (node paths: everything trusted, our authorities alone) belong to
     the interception CA, which is independent of the proxy's scheme; empty when there is none.
     """
@@ -34,6 +36,7 @@ class Wanted:
     http: str = ""
     https: str = ""
     no_proxy: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     credentials: bool = False
     ca_bundle: str = ""
@@ -68,6 +71,7 @@ def wanted(proxy: ProxySettings, credentials: bool) -> Wanted:
         http=url(proxy.http),
         https=url(proxy.https),
         no_proxy=tuple(proxy.no_proxy),
+        networks=tuple(proxy.networks),
         environment=tuple(proxy.environment(credentials).items()),
         credentials=credentials and proxy.has_credentials,
     )

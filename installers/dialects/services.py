@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Optional
 
+from installers import noproxy
 from installers.dialects.base import Block, OwnFile, Wanted
 from installers.dialects.environment import HEADER, VARIABLES, EtcEnvironment
 from installers.host import Host
@@ -37,7 +38,12 @@ class ServiceEnvironment(OwnFile):
     secret_mode = 0o600
 
     def settings(self, want: Wanted) -> dict[str, str]:
-        return dict(want.environment)
+        """With the networks of the cluster: runtimes and kubelet are programs in Go."""
+        found = dict(want.environment)
+        if want.asserted and want.networks:
+            for key in ("no_proxy", "NO_PROXY"):
+                found[key] = noproxy.join([*want.no_proxy, *want.networks])
+        return found
 
     def read(self, text: str) -> dict[str, str]:
         return EtcEnvironment().read(text)

@@ -114,8 +114,8 @@ class Node:
         with contextlib.suppress(OSError):
             Path("/sys/fs/cgroup/devices/yarn").rmdir()
 
-    def boot(self, wait: float = 240) -> None:
-        """Boot until systemd has done every job."""
+    def boot(self, wait: float = 240, *, agent: bool = True) -> None:
+        """Boot until systemd has done every job, and the ``agent`` of a Dataproc image its work."""
         program, environment = self.program
         name = f"airlock-{os.getpid()}-{self.work.name[-20:]}".replace("_", "-")
         command = [program, "-q", "-D", str(self.root), "--boot", "--private-network"]
@@ -138,7 +138,7 @@ class Node:
             )
             time.sleep(0.1)
         # The agent is a sleep when it has done its work, whatever came of the NodeManager.
-        while not self.run("pgrep", "-x", "sleep"):
+        while agent and not self.run("pgrep", "-x", "sleep"):
             assert time.monotonic() < deadline, self.run("systemctl", "list-jobs")
             time.sleep(0.1)
 

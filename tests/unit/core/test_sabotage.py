@@ -43,7 +43,9 @@ def test_bad_input_names_file_line_and_key(tmp_path: Path, text: str, said: str)
 def test_a_scenario_of_its_own_lies_beside_it(tmp_path: Path) -> None:
     found = read(tmp_path, f'{WHOLE}kills = ["a.b"]\nscenario = "mine.toml"')
     assert found.scenario == str(tmp_path / "area/mine.toml")
-    assert read(tmp_path, f'{WHOLE}kills = ["a.b"]\nscenario = "glibc-old"').scenario == "glibc-old"
+    assert (
+        read(tmp_path, f'{WHOLE}kills = ["a.b"]\nscenario = "glibc-2.26"').scenario == "glibc-2.26"
+    )
 
 
 def cell(**outcomes: model.CheckOutcome) -> model.Cell:

@@ -32,11 +32,12 @@ READERS = {
     "signing": "driver",
     "environments": "environments",
     "deferred": "deferred",
+    "kubernetes": "kubernetes",
 }
 # Whose texts are listed whole.
 MODULES = (
     *("proxyurl", "noproxy", "config", "metadata", "registry", "pemsource", "pem"),
-    *("repositories", "archived", "trust", "cache/settings", "cache/mirror"),
+    *("repositories", "archived", "trust", "cache/settings", "cache/mirror", "kubernetes/wanted"),
 )
 ERRORS = ("ConfigError", "NodeError", "UnreachableError")
 NOW = pem.utc_now()

@@ -1,0 +1,1 @@
+"""What a node is to a cluster: preflight, preparation, the C library."""
