@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import cloud, foreign
+from harness import foreign, vendordisk
 from harness.cells import Image, Profile
 from harness.errors import UsageError
 from harness.names import nearest
@@ -37,8 +37,8 @@ class Catalog:
         """An image of the catalog, or a vendor's disk by its path or address. UsageError."""
         if name in self.images:
             return self.images[name]
-        if cloud.is_named(name):
-            found = cloud.named(name)
+        if vendordisk.is_named(name):
+            found = vendordisk.named(name)
             taken = found.name in self.images
             return replace(found, name=f"{found.name}-disk") if taken else found
         raise UsageError(f"unknown image {name!r}", hint=nearest(name, self.images))
@@ -94,7 +94,7 @@ def _image(path: Path, text: str, name: str, table: dict[str, Any]) -> Image:
     known = {field.name for field in fields(Image)} - {"name"}
     check_keys(path, text, table, known, f"[{name}]")
     where = f"{path}:{line_of(text, '', f'[{name}]')}: [{name}]"
-    table = cloud.read(table, where, path.parent)
+    table = vendordisk.read(table, where, path.parent)
     values = {"name": name, **_tuples(_requires(path, text, name, table))}
     return _build(Image, values, path, text, name)
 

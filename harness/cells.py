@@ -33,7 +33,7 @@ class Image:
     ``family`` and ``version`` are the release's ``ID`` and ``VERSION_ID`` (os-release(5)).
     Of kind ``packages`` it is made here: ``kernel`` is the package it boots, ``PACKAGE/ARCHIVE``
     where it is not of the suite; ``archives`` are those besides the suite's own, ``packages`` what
-    it has beyond the usual. Of kind ``cloud`` it is a vendor's disk (see harness.cloud): then
+    it has beyond the usual. Of kind ``cloud`` it is a vendor's disk (see harness.vendordisk): then
     ``family`` and ``version`` may be "", which is to say that nobody has read them.
     """
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import cloud
+from harness import vendordisk
 from harness.catalog import MATRICES, Catalog, check_keys, line_of, read_toml
 from harness.cells import Cell, Expected
 from harness.errors import NothingToDo, UsageError
@@ -147,7 +147,7 @@ def select(cells: Sequence[Cell], selection: Selection, catalog: Catalog) -> lis
     for axis, names in asked.items():
         known = getattr(catalog, AXES[axis])
         for name in names:
-            own = {"scenario": is_made, "image": cloud.is_named}.get(axis)
+            own = {"scenario": is_made, "image": vendordisk.is_named}.get(axis)
             if name not in known and not (own and own(name)):
                 raise UsageError(f"--{axis}: unknown {axis} {name!r}", hint=nearest(name, known))
     scenarios = [catalog.scenario(name) for name in selection.scenarios]

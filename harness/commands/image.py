@@ -1,6 +1,6 @@
 """``airlock image list``, ``build NAME``, ``inspect NAME``, ``probe [NAME...]``.
 
-Where a NAME is wanted a vendor's disk may stand by its path or address (see harness.cloud).
+Where a NAME is wanted a vendor's disk may stand by its path or address (see harness.vendordisk).
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _fetch(url: str, target: Path, say: Say) -> None:
     got = 0
     try:
         with (
-            urllib.request.urlopen(url, timeout=_SECONDS) as answer,  # noqa: S310 - see harness.cloud
+            urllib.request.urlopen(url, timeout=_SECONDS) as answer,  # noqa: S310 - see harness.vendordisk
             target.open("wb") as out,
         ):
             size = int(answer.headers.get("Content-Length") or 0)

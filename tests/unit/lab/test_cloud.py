@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cloud as names
+from harness import vendordisk as names
 from harness.cells import Image
 from harness.errors import InfraError
 from harness.lab import cloud, disk
