@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import struct
 import time
@@ -38,9 +39,13 @@ def thaw(clock: float, entropy: bytes, name: str, mac: str, card: str = "eth0") 
     finally:
         os.close(pool)
     machine_id = os.urandom(16).hex()
-    _write("/etc/machine-id", machine_id)
+    _write("/etc/machine-id", machine_id + "\n")
+    before = socket.gethostname()
     socket.sethostname(name)
-    _write("/etc/hostname", name)
+    _write("/etc/hostname", name + "\n")
+    # As cloud-init and the guest agents of clouds do it: a node knows its own name.
+    with contextlib.suppress(FileNotFoundError), open("/etc/hosts", encoding="utf-8") as hosts:
+        _write("/etc/hosts", renamed(hosts.read(), before, name))
     address = bytes.fromhex(mac.replace(":", ""))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         request = struct.pack("16sH14s", card.encode(), _ARPHRD_ETHER, address)
@@ -48,12 +53,17 @@ def thaw(clock: float, entropy: bytes, name: str, mac: str, card: str = "eth0") 
     return {"machine_id": machine_id, "hostname": socket.gethostname(), "clock": time.time()}
 
 
-def _write(path: str, line: str) -> None:
-    """Puts one line into a file, in place.
+def renamed(hosts: str, before: str, name: str) -> str:
+    """The text of /etc/hosts with another name of this machine; see hosts(5)."""
+    return re.sub(rf"(?<=[ \t]){re.escape(before)}(?=[ \t\n]|$)", name, hosts)
+
+
+def _write(path: str, text: str) -> None:
+    """Puts a text into a file, in place.
 
     Emptied first, as one writes a file usually, ext4 would write it to the disk at once.
     """
-    data = line.encode("ascii") + b"\n"
+    data = text.encode()
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.write(file, data)
