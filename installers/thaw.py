@@ -44,7 +44,7 @@ def thaw(clock: float, entropy: bytes, name: str, mac: str, card: str = "eth0") 
     socket.sethostname(name)
     _write("/etc/hostname", name + "\n")
     # As cloud-init and the guest agents of clouds do it: a node knows its own name.
-    with contextlib.suppress(FileNotFoundError), open("/etc/hosts", encoding="utf-8") as hosts:
+    with contextlib.suppress(FileNotFoundError), open("/etc/hosts") as hosts:  # noqa: PTH123
         _write("/etc/hosts", renamed(hosts.read(), before, name))
     address = bytes.fromhex(mac.replace(":", ""))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
