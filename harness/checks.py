@@ -273,7 +273,7 @@ def _cards(name: str, needs: str, key: str = "gpu") -> Requirement:
 
 
 def _cluster_why_not(node: Node) -> str:
-    return "" if "cluster" in node.facts else "does not apply: this is a node, and no cluster"
+    return "" if "cluster" in node.facts else "does not apply: needs a Kubernetes cluster"
 
 
 def _slicing_why_not(node: Node) -> str:

@@ -119,11 +119,12 @@ def _make(provider: Provider, job: Job, order: Order) -> Running:
 def find_cell(order: Order) -> Cell:
     """The cell that an order means; UsageError with the nearest name for one that is unknown."""
     catalog = load_catalog(Path(order.matrix).parent)
+    image = catalog.image(order.image)
     if order.profile not in catalog.profiles:
         hint = nearest(order.profile, catalog.profiles)
         raise UsageError(f"unknown profile {order.profile!r}", hint=hint)
     return Cell(
-        catalog.image(order.image),
+        image,
         catalog.scenario(order.scenario),
         catalog.profiles[order.profile],
         order.provider,

@@ -6,21 +6,23 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]#~])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]#])")
+# In one pass: the references that one makes hold a sign of the others.
+_IN_CODE = re.compile(r"""[\\`*_{}\[\]#~|&<>"']""")
 
 
 def text(value: object) -> str:
     """A text on one line, with nothing left that Markdown or HTML would read."""
     line = " ".join(str(value).split())
-    return _MARKUP.sub(r"\\\1", html.escape(line, quote=False)).replace("|", "&#124;")
+    return _escaped(line).replace("|", "&#124;")
 
 
 def code(value: object) -> str:
     """A code span. HTML, for Markdown's own cannot hold both a backtick and a table's bar."""
     if value in ("", None):
         return ""
-    shown = html.escape(" ".join(str(value).split())).replace("|", "&#124;")
-    return f"<code>{_MARKUP.sub(lambda sign: f'&#{ord(sign[0])};', shown)}</code>"
+    shown = " ".join(str(value).split())
+    return f"<code>{_IN_CODE.sub(lambda sign: f'&#{ord(sign[0])};', shown)}</code>"
 
 
 def prose(value: str) -> str:
@@ -32,7 +34,12 @@ def prose(value: str) -> str:
 def _spaced(part: str) -> str:
     """Text that keeps the blanks around it, and its paragraphs."""
     paragraphs = [re.sub(r"\s+", " ", one) for one in part.split("\n\n")]
-    return "\n\n".join(_MARKUP.sub(r"\\\1", html.escape(one, quote=False)) for one in paragraphs)
+    return "\n\n".join(_escaped(one) for one in paragraphs)
+
+
+def _escaped(line: str) -> str:
+    # A backslash before ~ would be shown.
+    return _MARKUP.sub(r"\\\1", html.escape(line, quote=False)).replace("~", "&#126;")
 
 
 def block(value: str) -> str:

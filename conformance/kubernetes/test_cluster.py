@@ -257,7 +257,7 @@ def test_pull_secrets(node: Node) -> None:
     id="kubernetes.containers-run",
     severity="blocker",
     title="No container of the operator fails again and again",
-    remedy="kubectl -n gpu-operator logs POD -c CONTAINER --previous",
+    remedy="Read kubectl -n gpu-operator logs POD -c CONTAINER --previous.",
     requires=cluster,
     source="Kubernetes documentation, Pod Lifecycle, CrashLoopBackOff",
 )

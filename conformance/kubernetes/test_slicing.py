@@ -88,7 +88,7 @@ def test_slicing_references(node: Node) -> None:
     id="kubernetes.slicing-declared",
     severity="blocker",
     title="The cluster shares its cards as it was declared",
-    remedy="airlock k8s apply DECLARATION",
+    remedy="Run airlock k8s apply DECLARATION.",
     requires=slicing,
     source="what somebody changed by hand is gone with the next apply",
 )
@@ -149,7 +149,7 @@ def test_slicing_capacity(node: Node) -> None:
     id="kubernetes.slicing-labels",
     severity="major",
     title="Labels say that a card is shared, and in how many slices",
-    remedy="kubectl -n gpu-operator rollout restart ds/gpu-feature-discovery",
+    remedy="Run kubectl -n gpu-operator rollout restart ds/gpu-feature-discovery.",
     requires=slicing,
     depends=(
         "kubernetes.slicing-configuration",
@@ -202,7 +202,7 @@ def test_slicing_equal(node: Node) -> None:
     id="kubernetes.slicing-fresh",
     severity="blocker",
     title="Every device plugin was started after its configuration had last changed",
-    remedy="kubectl -n gpu-operator rollout restart ds/nvidia-device-plugin-daemonset",
+    remedy="Run kubectl -n gpu-operator rollout restart ds/nvidia-device-plugin-daemonset.",
     requires=slicing,
     source="NVIDIA/gpu-operator, Time-Slicing GPUs in Kubernetes, Updating Configuration",
 )

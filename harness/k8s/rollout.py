@@ -19,16 +19,16 @@ READERS = ("nvidia-device-plugin-daemonset", "gpu-feature-discovery")
 
 def roll_out(cluster: Cluster, namespace: str, slicing: Slicing) -> list[str]:
     """Label nodes, restart what is older than its configuration; one line for each thing done."""
-    facts = collect(cluster, namespace)["cluster"]
+    known = collect(cluster, namespace)["cluster"]
     done = []
-    for name, node in (facts["nodes"] or {}).items():
+    for name, node in (known["nodes"] or {}).items():
         labels = slicing.node_labels(node["labels"])
         if not labels.items() <= node["labels"].items():
             cluster.apply(_node(name, labels), force=True)
             done.append(f"node {name}: {NODE_LABEL}={labels[NODE_LABEL]}")
-    changed = (facts["config_maps"] or {}).get(slicing.name, {}).get("changed", "")
+    changed = (known["config_maps"] or {}).get(slicing.name, {}).get("changed", "")
     for app in READERS:
-        pods = [pod for pod in facts["pods"] or [] if pod["app"] == app]
+        pods = [pod for pod in known["pods"] or [] if pod["app"] == app]
         if any(str(pod["started"]) < changed for pod in pods):
             cluster.apply(_restarted(app, namespace), force=True)
             done.append(f"daemonset {app}: restarted, it was older than {slicing.name}")

@@ -74,12 +74,12 @@ def _cluster(args: argparse.Namespace) -> list[Problem]:
 
     with cluster_of(args, needed=True) as cluster:
         assert cluster is not None
-        facts = collect(cluster, args.namespace)["cluster"]
-    policies: list[Mapping[str, Any]] = facts["policies"] or []
+        known = collect(cluster, args.namespace)["cluster"]
+    policies: list[Mapping[str, Any]] = known["policies"] or []
     if not policies:
         raise UsageError("the cluster has no ClusterPolicy", hint="airlock k8s apply makes one")
-    maps: Mapping[str, Mapping[str, Any]] = facts["config_maps"] or {}
-    labels = {name: node["labels"] for name, node in (facts["nodes"] or {}).items()}
+    maps: Mapping[str, Mapping[str, Any]] = known["config_maps"] or {}
+    labels = {name: node["labels"] for name, node in (known["nodes"] or {}).items()}
     found = pluginrules.references(policies[0], maps, labels)
     for name, item in maps.items():
         found += pluginrules.config_map(item, args.namespace, f"ConfigMap {name}")

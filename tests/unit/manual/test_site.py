@@ -151,7 +151,8 @@ def test_every_sabotage_is_there_by_the_checks_that_it_kills(pages: dict[str, Re
     for path in files:
         for part in path.read_text().split("[[sabotage]]")[1:]:
             if "\nkills" in part:
-                names += re.findall(r'^name = "(.+)"', part, re.MULTILINE)
+                # The shell of a break may set a name as well.
+                names += re.findall(r'^name = "(.+)"', part, re.MULTILINE)[:1]
     assert len(names) > 40
     assert [name for name in names if f"{name}: " not in shown] == []
 
