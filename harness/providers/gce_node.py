@@ -24,6 +24,7 @@ from harness.providers.gce_money import Reserved
 from harness.providers.gce_reap import Ledger, end_instance
 from harness.state import cache_dir
 from harness.transports.base import AgentOperations, RemoteError, TransportError
+from harness.transports.sshsays import HOST_KEY
 
 if TYPE_CHECKING:
     from harness.cells import Cell
@@ -288,7 +289,7 @@ def log_in(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> Ia
             return transport
         except (TransportError, DeadlinePassed) as error:
             # sshd and the user come a moment after the keys; another key never gets right.
-            hopeless = "Host key verification failed" in error.message or state_of(api, place)
+            hopeless = HOST_KEY in error.message or state_of(api, place)
             if hopeless or deadline.passed:
                 transport.close()
                 raise

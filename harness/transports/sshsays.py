@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 
+#: How what is said of a host key begins: that never gets better by itself.
+HOST_KEY = "its host key is"
 #: (what is said, in other words, how to mend it); the first that fits counts. ``{}`` in the words
 #: is what the parentheses of the pattern matched.
 _TABLE = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED(?:.*?Offending \S+ key in (\S+))?",
-        "its host key is another than the one that is known ({}): nothing was sent",
+        f"{HOST_KEY} another than the one that is known ({{}}): nothing was sent",
         "made anew? Then `ssh-keygen -R HOST`, and compare the new key's fingerprint. If not, "
         "somebody may be in between",
     ),
     (
         r"Host key verification failed|authenticity of host .* can't be established",
-        "its host key is not known: nothing was sent",
+        f"{HOST_KEY} not known: nothing was sent",
         "log in once with ssh, and compare the fingerprint with the machine's own",
     ),
     (
