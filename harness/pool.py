@@ -32,7 +32,7 @@ from harness.providers.base import (
     Running,
     Stopped,
 )
-from harness.sabotage import Sabotage
+from harness.sabotage import SECONDS, Sabotage
 from harness.space import require
 from harness.state import RunRecord, state_dir
 from harness.station import Station, Unavailable
@@ -41,8 +41,6 @@ from harness.transports.base import RemoteError
 
 #: Seconds that facts may take; they take well under one.
 FACTS_SECONDS = 60.0
-#: Seconds that a break may take: a machine under emulation may run its package manager's hooks.
-BREAK_SECONDS = 300.0
 #: Seconds that a worker's successor has to come for a node before its room is given away.
 ORPHAN_SECONDS = 60.0
 #: What a console, a journal and a capture may come to.
@@ -298,7 +296,7 @@ class Pool:
 
     def _break(self, running: Running, job: Job, sabotage: Sabotage) -> None:
         with job.phase("sabotage", sabotage.name):
-            ran = running.transport.run(sabotage.on_node, timeout=BREAK_SECONDS)
+            ran = running.transport.run(sabotage.on_node, timeout=SECONDS)
             if ran.code != 0:
                 said = (ran.err or ran.out).decode(errors="replace").strip()[-400:]
                 raise InfraError(f"the sabotage {sabotage.name} could not be applied: {said}")

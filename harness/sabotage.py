@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from harness.cells import Cell
     from reports import model
 
+#: Seconds that a break may take on a node: under emulation the hooks of a package take long.
+SECONDS = 300.0
 _STAGES = ("node", "build")
 _OUTCOMES = ("fail", "error")
 

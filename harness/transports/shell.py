@@ -63,6 +63,8 @@ LOGS = {
     "/journal.txt": " 2>/dev/null; ".join(map(shlex.join, node_side.JOURNALS)),
     "/kernel.txt": "dmesg",
 }
+# Parts of those areas that need files which are not above.
+PARTS = {"trust": ("stores", "private", "settings", "links")}
 NOT_FETCHED = (*(area for area in AREAS if area not in FETCHED), "cards")
 
 Run = Callable[..., Ran]
@@ -146,6 +148,10 @@ def _read(folder: str, lines: list[str], nonce: str | None, why: str) -> dict[st
     for name in NOT_FETCHED:
         found[name] = None
         unreadable[name] = why
+    for area, parts in PARTS.items():
+        for part in parts:
+            found[area][part] = None
+            unreadable[f"{area}.{part}"] = why
     given = {"identity.boot_id", "kernel.release", "network.routes", "loaded_modules"}
     if library:
         given.add("os.glibc")

@@ -15,7 +15,8 @@ from harness.state import RunRecord
 from tests.unit.providers.contract import Contract, Kit
 from tests.unit.providers.kits import IN_THE_LAB
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("contract")]
+# It boots machines of its own, which takes eight minutes without KVM.
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("contract")]
 
 
 class QemuKit(Kit):
