@@ -28,16 +28,25 @@ from harness.k8s.client import Cluster
 from harness.k8s.declaration import Declaration, read_declaration
 from harness.k8s.helm import Helm, HelmError, Target, find_helm
 from harness.k8s.objectnames import breaches, release_name
+from harness.k8s.pluginrules import configuration
 from harness.k8s.proof import prove
 from harness.k8s.references import parse
 from harness.k8s.registry import Registry
 from harness.k8s.retry import Patience
+from harness.k8s.slicing import GPU_RESOURCE, group_from
 from harness.k8s.web import Web
 
 CHART = Path(fixtures.__file__).parent / "charts/gpu-operator"
 #: A name as tools make them; Helm takes it.
 _GENERATED = "mycorp-prod-eks-gpu-operator-chart-7f2a91c3"
 _SPACE = "gpu-operator"
+_MISPLACED = f"""\
+version: v1
+sharing:
+  resources:
+  - name: {GPU_RESOURCE}
+    replicas: 4
+"""
 _QUICK = 20
 
 
@@ -48,6 +57,24 @@ class Rehearsed:
     seen: str
     by: str
     told: tuple[str, ...]
+
+
+def _slicing(helm: Helm, directory: Path) -> Rehearsed:
+    """The resources stand beside timeSlicing; what the plugin makes of it is by our reading."""
+    del helm
+    text = _MISPLACED
+    shared = group_from("any", text)
+    with _cluster(directory) as (api, cluster, _):
+        cards = {GPU_RESOURCE: 1}
+        offered = shared.advertised(cards) if shared else cards
+        status = {"capacity": {name: str(many) for name, many in offered.items()}}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu-1"}}
+        api.put(node | {"status": status})
+        live = cluster.get("v1", "Node", "gpu-1") or {}
+    seen = "".join(f"{name}: {many}" for name, many in live["status"]["capacity"].items())
+    problems = [one for one in configuration(text, "any") if one.severity == "error"]
+    named = any("timeSlicing" in one.remedy for one in problems)
+    return Rehearsed(seen, "k8s.slicing" if named else "", tuple(str(one) for one in problems))
 
 
 def rehearse(scenario: ClusterScenario) -> Rehearsed:
@@ -140,6 +167,7 @@ _REHEARSALS: dict[Breaks, Callable[[Helm, Path], Rehearsed]] = {
     "source": _source,
     "names": _names,
     "hook": _hook,
+    "slicing": _slicing,
 }
 
 
