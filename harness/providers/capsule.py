@@ -8,12 +8,12 @@ from typing import Any
 
 from harness.capsules.archive import Capsule
 from harness.cells import Cell, Image, Profile
-from harness.providers.base import Job, Needs, Refusal
-from harness.requirements import ANYTHING, Offer
+from harness.providers.asis import AsIs
+from harness.providers.base import Job
 from harness.transports.base import AgentOperations, NodeAbsent
 
 
-class Captured:
+class Captured(AsIs):
     """The provider of one capsule's node."""
 
     name = "capsule"
@@ -26,29 +26,6 @@ class Captured:
         del cell
         return []
 
-    def offers(self) -> Offer:
-        """It is as it was."""
-        return ANYTHING
-
-    def inputs(self, cell: Cell) -> None:
-        """Judged anew each time: that is what it is for."""
-        del cell
-
-    def refusal(self, cell: Cell) -> Refusal | None:
-        """What was there is looked at, whatever it was."""
-        del cell
-        return None
-
-    def needs(self, cell: Cell) -> Needs:
-        """Nothing of this machine."""
-        del cell
-        return Needs(memory_mb=0, cores=0)
-
-    def minutes(self, cell: Cell) -> float:
-        """Seconds."""
-        del cell
-        return 0.1
-
     def up(self, job: Job) -> CapturedNode:
         """There is nothing to make."""
         job.record.provenance["capsule"] = {
@@ -56,9 +33,6 @@ class Captured:
             "made": self._capsule.manifest.get("made"),
         }
         return CapturedNode(self._capsule)
-
-    def close(self) -> None:
-        """Nothing is shared."""
 
 
 class CapturedNode:

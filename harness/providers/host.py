@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from harness.cells import Cell, Image, Profile
+from harness.cells import Cell
 from harness.clock import synchronised
 from harness.errors import InfraError
-from harness.providers.base import Job, Needs, Refusal
-from harness.requirements import ANYTHING, Offer
+from harness.providers.asis import AsIs, NodeAsIs, cell_as_is
+from harness.providers.base import Job
 from harness.targets import Target, connect, parse_target
 from harness.transports.base import (
     AgentOperations,
@@ -33,7 +32,7 @@ CONNECT = 60.0
 LOADED = "grep -qs '^nvidia ' /proc/modules"
 
 
-class Host:
+class Host(AsIs):
     """The provider of machines that are named by a cell's ``target``."""
 
     name = "host"
@@ -46,29 +45,6 @@ class Host:
         if cell.sabotage:
             reasons.append("a machine that is not ours is not broken on purpose")
         return reasons
-
-    def offers(self) -> Offer:
-        """Whatever is there is taken as it is."""
-        return ANYTHING
-
-    def inputs(self, cell: Cell) -> None:
-        """Unknown: somebody else may change the machine at any time."""
-        del cell
-
-    def refusal(self, cell: Cell) -> Refusal | None:
-        """What is there is looked at, whatever it is."""
-        del cell
-        return None
-
-    def needs(self, cell: Cell) -> Needs:
-        """Nothing of this machine."""
-        del cell
-        return Needs(memory_mb=0, cores=0)
-
-    def minutes(self, cell: Cell) -> float:
-        """Facts take a second."""
-        del cell
-        return 0.1
 
     def up(self, job: Job) -> HostNode:
         """Connect, and see that something answers that lives in our time."""
@@ -84,11 +60,8 @@ class Host:
             raise
         return node
 
-    def close(self) -> None:
-        """Nothing is shared."""
 
-
-class HostNode:
+class HostNode(NodeAsIs):
     """A machine that was there before us."""
 
     simulated = False
@@ -131,33 +104,8 @@ class HostNode:
                 if self.transport.run(LOADED, timeout=30).code == 0:
                     self.transport.cards()
 
-    def ledger(self) -> dict[str, Any]:
-        """Nobody recorded its traffic."""
-        return {}
-
-    def symptom(self) -> str:
-        """No scenario of ours surrounds it."""
-        return ""
-
-    def keep_evidence(self, capsule: Path) -> None:
-        """The facts are all there is."""
-        del capsule
-
-    def down(self) -> None:
-        """Hang up."""
-        with contextlib.suppress(Exception):
-            self.transport.close()
-
 
 def host_cell(target: str) -> Cell:
     """The one cell of a machine that is checked as it is. UsageError for what is no target."""
-    from fixtures.scenarios import Scenario
-
     name = parse_target(target).name
-    return Cell(
-        image=Image(name=name, title=target, family="", version="", suite="", kernel=""),
-        scenario=Scenario(name="as-is", title="Wherever the machine is", network="direct"),
-        profile=Profile(name="as-is", title="Whatever is on it", installers=()),
-        provider=Host.name,
-        target=target,
-    )
+    return cell_as_is(Host.name, name, where="Wherever the machine is", target=target)

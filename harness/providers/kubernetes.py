@@ -6,18 +6,17 @@ takes arguments, and a run is handed it (``Request.providers``).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cells import Cell, Image, Profile
+from harness.cells import Cell
 from harness.k8s.client import Cluster
 from harness.k8s.collect import collect
 from harness.k8s.declaration import Declaration
 from harness.k8s.retry import Patience
-from harness.providers.base import Job, Needs, Refusal
-from harness.requirements import ANYTHING, Offer
+from harness.providers.asis import AsIs, NodeAsIs, cell_as_is
+from harness.providers.base import Job
 from harness.transports.base import Ran, TransportError
 
 NAME = "kubernetes"
@@ -25,7 +24,7 @@ NAME = "kubernetes"
 PATIENCE = 30.0
 
 
-class Kubernetes:
+class Kubernetes(AsIs):
     """The provider of one cluster. ``wanted``: what was declared of it, None if nobody said."""
 
     name = NAME
@@ -42,29 +41,6 @@ class Kubernetes:
         """Whether it can be reached is seen when it is asked."""
         return ["a cluster that is not ours is not broken on purpose"] if cell.sabotage else []
 
-    def offers(self) -> Offer:
-        """Whatever is there is taken as it is."""
-        return ANYTHING
-
-    def inputs(self, cell: Cell) -> None:
-        """Unknown: somebody else may change the cluster at any time."""
-        del cell
-
-    def refusal(self, cell: Cell) -> Refusal | None:
-        """What is there is looked at, whatever it is."""
-        del cell
-        return None
-
-    def needs(self, cell: Cell) -> Needs:
-        """Nothing of this machine."""
-        del cell
-        return Needs(memory_mb=0, cores=0)
-
-    def minutes(self, cell: Cell) -> float:
-        """A dozen requests."""
-        del cell
-        return 0.1
-
     def up(self, job: Job) -> ClusterNode:
         """Open it, and see that it answers."""
         with job.phase("connect", self._context or "the current context"):
@@ -76,15 +52,14 @@ class Kubernetes:
                 raise
         return ClusterNode(cluster, self._namespace, self._wanted)
 
-    def close(self) -> None:
-        """Nothing is shared."""
-
 
 class ClusterTransport:
     """The cluster's API as a channel: it tells facts, and has no shell."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.name = cluster.host
+        #: Of the last facts: node -> what is known of it.
+        self.nodes: Mapping[str, Any] = {}
         self._cluster = cluster
         self._namespace = namespace
 
@@ -103,7 +78,9 @@ class ClusterTransport:
     def facts(self, nonce: str | None = None, timeout: float = 60) -> dict[str, Any]:
         """See harness.k8s.collect."""
         del timeout  # each request has its own
-        return {**collect(self._cluster, self._namespace), "nonce": nonce}
+        found = collect(self._cluster, self._namespace)
+        self.nodes = found["cluster"]["nodes"] or {}
+        return {**found, "nonce": nonce}
 
     def capture(self, nonce: str, timeout: float = 120) -> dict[str, Any]:
         """Always TransportError: capsules are of nodes."""
@@ -115,35 +92,22 @@ class ClusterTransport:
         self._cluster.__exit__(None, None, None)
 
 
-class ClusterNode:
+class ClusterNode(NodeAsIs):
     """A cluster that was there before us."""
 
     simulated = False
 
     def __init__(self, cluster: Cluster, namespace: str, wanted: Declaration | None) -> None:
-        self.transport = ClusterTransport(cluster, namespace)
-        nodes = collect(cluster, namespace)["cluster"]["nodes"] or {}
-        self.expect: Mapping[str, Any] = _expected(wanted, nodes) if wanted else {}
+        self.transport: ClusterTransport = ClusterTransport(cluster, namespace)
+        self._wanted = wanted
+
+    @property
+    def expect(self) -> Mapping[str, Any]:
+        """What was declared, for the nodes that the last facts tell of."""
+        return _expected(self._wanted, self.transport.nodes) if self._wanted else {}
 
     def exercise(self) -> None:
         """Pods that try cards are the operator's validator's; here nothing is started."""
-
-    def ledger(self) -> dict[str, Any]:
-        """Nobody recorded its traffic."""
-        return {}
-
-    def symptom(self) -> str:
-        """No scenario of ours surrounds it."""
-        return ""
-
-    def keep_evidence(self, capsule: Path) -> None:
-        """The facts are all there is."""
-        del capsule
-
-    def down(self) -> None:
-        """Hang up."""
-        with contextlib.suppress(Exception):
-            self.transport.close()
 
 
 def _expected(wanted: Declaration, nodes: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,11 +126,4 @@ def _expected(wanted: Declaration, nodes: Mapping[str, Any]) -> dict[str, Any]:
 
 def cluster_cell(name: str) -> Cell:
     """The one cell of a cluster that is checked as it is."""
-    from fixtures.scenarios import Scenario
-
-    return Cell(
-        image=Image(name=name, title=name, family="", version="", suite="", kernel=""),
-        scenario=Scenario(name="as-is", title="Wherever the cluster is", network="direct"),
-        profile=Profile(name="as-is", title="Whatever is on it", installers=()),
-        provider=NAME,
-    )
+    return cell_as_is(NAME, name, where="Wherever the cluster is")
