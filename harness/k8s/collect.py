@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from harness.k8s.client import Cluster, Object
@@ -61,8 +61,10 @@ class _Reader:
         return self.cluster.list("apps/v1", "DaemonSet", self.namespace)
 
 
-def collect(cluster: Cluster, namespace: str = "gpu-operator") -> dict[str, Any]:
-    """The facts. ClusterError (exit 3) when the cluster stops answering."""
+def collect(
+    cluster: Cluster, namespace: str = "gpu-operator", wanted: Container[str] | None = None
+) -> dict[str, Any]:
+    """The facts, or ``wanted`` parts. ClusterError (exit 3) when the cluster stops answering."""
     reader = _Reader(cluster, namespace)
     parts: dict[str, Callable[[], Any]] = {
         "version": lambda: list(cluster.version()),
@@ -80,6 +82,8 @@ def collect(cluster: Cluster, namespace: str = "gpu-operator") -> dict[str, Any]
     found: dict[str, Any] = {"namespace": namespace}
     unreadable: dict[str, str] = {}
     for name, read in parts.items():
+        if wanted is not None and name not in wanted:
+            continue
         try:
             found[name] = read()
         except NotAllowed as error:

@@ -14,13 +14,13 @@ Object = dict[str, Any]
 #: every name of the operator's chart is within its limit.
 LONGEST_RELEASE = 28
 _DIGITS = 6
-_RELEASE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 #: The API server's limits. A Job's name becomes a label of its pods, a CronJob's gets 11 more.
 _LIMITS = {"Service": 63, "Job": 63, "CronJob": 52, "Namespace": 63}
 _OTHER = 253
 _LABEL = 63
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+#: A DNS subdomain, as names of most objects, of releases and of resources are.
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PATH_NAMES = "rbac.authorization.k8s.io/"
 
@@ -39,13 +39,18 @@ def release_name(wanted: str, limit: int = LONGEST_RELEASE) -> str:
     The same text gives the same name on every run and machine, and texts that differ give names
     that differ. UsageError if there is nothing in it that a name could be made of.
     """
-    if len(wanted) <= limit and _RELEASE.fullmatch(wanted):
+    if len(wanted) <= limit and SUBDOMAIN.fullmatch(wanted):
         return wanted
     plain = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")
     if not plain:
         raise UsageError(f"release = {wanted!r}: no name can be made of it", hint="use a-z and 0-9")
     digest = hashlib.sha256(wanted.encode()).hexdigest()[:_DIGITS]
     return f"{plain[: limit - _DIGITS - 1].rstrip('-')}-{digest}"
+
+
+def is_label_value(text: str) -> bool:
+    """Whether a label may have this value; it may be empty."""
+    return len(text) <= _LABEL and _LABEL_VALUE.fullmatch(text) is not None
 
 
 def breaches(objects: Iterable[Object]) -> list[Breach]:
@@ -66,7 +71,7 @@ def _of(item: Object, kind: str, name: str, meta: Object) -> list[tuple[str, str
         return [] if meta.get("generateName") else [("metadata.name", "is missing")]
     if len(name) > limit:
         found.append(("metadata.name", f"has {len(name)} characters, a {kind} may have {limit}"))
-    shape = _LABEL_NAME if kind in ("Service", "Namespace") else _SUBDOMAIN
+    shape = _LABEL_NAME if kind in ("Service", "Namespace") else SUBDOMAIN
     if not str(item.get("apiVersion", "")).startswith(_PATH_NAMES) and not shape.fullmatch(name):
         found.append(("metadata.name", "may have a-z, 0-9 and - only, and dots in most kinds"))
     spec = item.get("spec") if isinstance(item.get("spec"), dict) else {}
@@ -81,7 +86,7 @@ def _of(item: Object, kind: str, name: str, meta: Object) -> list[tuple[str, str
         for key, value in (labels or {}).items():
             if not isinstance(value, str):
                 found.append((f"{where}.{key}", f"{value!r} is not a text: quote it"))
-            elif len(value) > _LABEL or not _LABEL_VALUE.fullmatch(value):
+            elif not is_label_value(value):
                 found.append((f"{where}.{key}", f"{value!r} is no label's value (63 characters)"))
     return found
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import yaml
 
-from harness.k8s.slicing import FEWEST, NODE_LABEL, PREFIX, SHARED, label_value, resource_name
+from harness.k8s.objectnames import is_label_value
+from harness.k8s.slicing import FEWEST, NODE_LABEL, PREFIX, SHARED, resource_name
 from harness.names import nearest
 
 _UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -282,7 +283,7 @@ def config_map(item: Mapping[str, Any], namespace: str, where: str) -> list[Prob
         found.append(Problem(f"{where}.data", "is empty", "one key for each way of sharing"))
     for key, text in data.items():
         path = f"{where}.data.{key}"
-        if not label_value(str(key)):
+        if not key or not is_label_value(str(key)):
             allowed = "values of labels have at most 63 of A-Z a-z 0-9 - _ ."
             remedy = f"nodes name it in the label {NODE_LABEL}; {allowed}"
             found.append(Problem(path, "cannot be a label", remedy))

@@ -19,7 +19,7 @@ READERS = ("nvidia-device-plugin-daemonset", "gpu-feature-discovery")
 
 def roll_out(cluster: Cluster, namespace: str, slicing: Slicing) -> list[str]:
     """Label nodes, restart what is older than its configuration; one line for each thing done."""
-    known = collect(cluster, namespace)["cluster"]
+    known = collect(cluster, namespace, ("nodes", "config_maps", "pods"))["cluster"]
     done = []
     for name, node in (known["nodes"] or {}).items():
         labels = slicing.node_labels(node["labels"])

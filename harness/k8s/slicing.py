@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UsageError
+from harness.k8s.objectnames import SUBDOMAIN, is_label_value
 from harness.names import nearest
 
 #: The label by which a node chooses its key of the ConfigMap.
@@ -33,8 +34,6 @@ NOT_GIVEN = (
     " that breaks the card breaks it for all. Two slices are no more compute than one. Metrics of"
     " the card cannot be told apart by container. Where that matters, use MIG."
 )
-_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MIG = re.compile(r"mig-\d+g\.\d+gb(\.[a-z0-9.]+)?")
 
 
@@ -44,16 +43,11 @@ def resource_name(text: str) -> str:
     short = name.removeprefix(PREFIX)
     if len(name) > NAME_LENGTH:
         raise ValueError(f"{name} has {len(name)} characters, more than {NAME_LENGTH}")
-    if not _SUBDOMAIN.fullmatch(short):
+    if not SUBDOMAIN.fullmatch(short):
         raise ValueError(f"{text!r} is no name of a resource of the device plugin")
     if short != "gpu" and not _MIG.fullmatch(short):
         raise ValueError(f"{name} cannot be sliced: {PREFIX}gpu and {PREFIX}mig-… can")
     return name
-
-
-def label_value(text: str) -> bool:
-    """Whether ``text`` can be the value of a label, and so the name of a configuration."""
-    return _LABEL.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,7 @@ def _group(row: Mapping[str, Any], where: str) -> Group:
     keys = {"name", "resources", "replicas", "rename", "fail-requests-greater-than-one", "nodes"}
     _only(row, keys, where)
     name = row.get("name", "")
-    if not isinstance(name, str) or not label_value(name):
+    if not isinstance(name, str) or not name or not is_label_value(name):
         raise UsageError(
             f"{where}: name = {name!r} cannot be a label",
             hint="at most 63 letters, digits, - _ or ., the first and last a letter or digit",

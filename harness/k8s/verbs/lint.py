@@ -74,7 +74,8 @@ def _cluster(args: argparse.Namespace) -> list[Problem]:
 
     with cluster_of(args, needed=True) as cluster:
         assert cluster is not None
-        known = collect(cluster, args.namespace)["cluster"]
+        parts = ("policies", "config_maps", "nodes")
+        known = collect(cluster, args.namespace, parts)["cluster"]
     policies: list[Mapping[str, Any]] = known["policies"] or []
     if not policies:
         raise UsageError("the cluster has no ClusterPolicy", hint="airlock k8s apply makes one")
