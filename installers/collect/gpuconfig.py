@@ -7,7 +7,6 @@ daemons; /proc/sys/kernel/random/boot_id and /etc/machine-id for whose a stamp i
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Optional
 
 from installers import metadata
@@ -52,7 +51,7 @@ def collect(reader: Reader, units: Optional[dict[str, Any]] = None) -> Optional[
         "executor": sections.flat(sections.read(reader.text(yarn.EXECUTOR) or "")),
         "spark": properties_,
         "discovery": reader.text(spark.SCRIPT) is not None,
-        "programs": {path: _mode(reader, path) for path in sorted(_programs(xml, properties_))},
+        "programs": {path: reader.mode(path) for path in sorted(_programs(xml, properties_))},
     }
 
 
@@ -65,13 +64,6 @@ def _programs(xml: dict[str, Any], asked: dict[str, str]) -> set[str]:
         # A folder, or the program itself (GpuDiscoverer.initialize).
         found.add(told if told.endswith("/nvidia-smi") else f"{told.rstrip('/')}/nvidia-smi")
     return found
-
-
-def _mode(reader: Reader, path: str) -> Optional[str]:
-    try:
-        return f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
-    except OSError:
-        return None
 
 
 def _instance(reader: Reader, found: Optional[dict[str, Any]]) -> Optional[str]:

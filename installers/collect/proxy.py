@@ -7,7 +7,6 @@ program itself makes of it runs the program.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from typing import Any, Optional
@@ -159,13 +158,8 @@ def _of_users(files: _Files) -> dict[str, list[str]]:
 
 def _modes(reader: Reader, paths: Iterable[str]) -> dict[str, str]:
     """Path -> mode in octal, of those that are there."""
-    found = {}
-    for path in paths:
-        try:
-            found[path] = f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
-        except OSError:
-            continue
-    return found
+    modes = ((path, reader.mode(path)) for path in paths)
+    return {path: mode for path, mode in modes if mode is not None}
 
 
 def collect(reader: Reader, effective: Optional[dict[str, str]] = None) -> dict[str, Any]:

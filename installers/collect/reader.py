@@ -100,6 +100,13 @@ class Reader:
                 self.miss(fact, error)
             return None
 
+    def mode(self, path: str) -> Optional[str]:
+        """Permissions in octal, "0644"; None where there is no such file."""
+        try:
+            return f"{os.stat(self.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
+        except OSError:
+            return None
+
     def names(self, path: str, fact: Optional[str] = None) -> list[str]:
         """Sorted names in a directory; empty where it cannot be listed."""
         try:

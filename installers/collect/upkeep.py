@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 from installers.collect.packages import STATUS
 from installers.collect.reader import Reader
@@ -37,7 +37,7 @@ def collect(reader: Reader) -> dict[str, Any]:
     """
     return {
         "fstab": _fstab(reader),
-        "temporary": {path: _mode(reader, path) for path in TEMPORARY},
+        "temporary": {path: reader.mode(path) for path in TEMPORARY},
         "unfinished": _unfinished(reader),
         "own_name": _own_name(reader),
         "time_sources": [
@@ -60,13 +60,6 @@ def _fstab(reader: Reader) -> list[dict[str, Any]]:
         mounted = where.replace("\\040", " ") in points or where == "/"
         found.append({"what": words[0], "where": where, "mounted": mounted})
     return found
-
-
-def _mode(reader: Reader, path: str) -> Optional[str]:
-    try:
-        return f"{os.stat(reader.path(path)).st_mode & 0o7777:04o}"  # noqa: PTH116
-    except OSError:
-        return None
 
 
 def _unfinished(reader: Reader) -> dict[str, str]:
