@@ -21,7 +21,7 @@ from harness.providers.base import Job
 from harness.providers.gce import Gce
 from harness.providers.gce_api import ENDPOINT, Api
 from harness.providers.gce_iap import IapTransport, Place
-from harness.providers.gce_node import log_in
+from harness.providers.gce_machine import log_in
 from harness.state import RunRecord
 from harness.verdict import EXITS
 from installers.exits import Exit

@@ -11,12 +11,13 @@ from fixtures.gce import Compute, Guest
 from fixtures.scenarios import Scenario
 from harness.admission import Admission
 from harness.cells import Cell, Image, Profile
+from harness.cloud.api import Google
 from harness.compose import compose_cell
 from harness.pool import Pool
 from harness.providers import fake
 from harness.providers.base import Job
 from harness.providers.gce import Gce
-from harness.providers.gce_api import Api, Pace
+from harness.providers.gce_api import Pace
 from harness.providers.gce_config import Config, Source
 from harness.providers.gce_iap import Place
 from harness.state import RunRecord
@@ -81,10 +82,14 @@ def double_login(provider: Gce, job: Job, place: Place, keys: Mapping[str, str])
     return fake.FakeTransport(json.loads(path.read_text())["facts"], "ok")
 
 
+def api(pace: Pace = PACE, credentials: Any = None) -> Google:
+    """The client of whatever AIRLOCK_COMPUTE_ENDPOINT names."""
+    return Google(PROJECT, pace=pace, credentials=credentials)
+
+
 def provider(pace: Pace = PACE, credentials: Any = None, **more: Any) -> Gce:
     """A provider on whatever AIRLOCK_COMPUTE_ENDPOINT names."""
-    api = Api(PROJECT, pace=pace, credentials=credentials)
-    return Gce(config(**more), api=api, connect=double_login)
+    return Gce(config(**more), api=api(pace, credentials), connect=double_login)
 
 
 class Attempt:
