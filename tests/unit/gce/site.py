@@ -74,12 +74,17 @@ def cell() -> Cell:
     )
 
 
+def double_node() -> AgentOperations:
+    """A good node, made of data."""
+    path = Path(fake.__file__).with_name("fake_node.json")
+    return fake.FakeTransport(json.loads(path.read_text())["facts"], "ok")
+
+
 def double_login(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> AgentOperations:
     """A double of the way in: the API is what is tested here; tests/lab has the real one."""
     del provider, job, place
     assert keys == KEYS["hostkeys"]
-    path = Path(fake.__file__).with_name("fake_node.json")
-    return fake.FakeTransport(json.loads(path.read_text())["facts"], "ok")
+    return double_node()
 
 
 def api(pace: Pace = PACE, credentials: Any = None) -> Google:
