@@ -13,6 +13,7 @@ import pytest
 from conformance.egress import test_egress as egress
 from fixtures.gce import Compute
 from harness.checks import CheckBroken, CheckFailed, NotVerified
+from harness.cloud.upkeep import key_path
 from harness.node import CellNames, Node
 from harness.providers import fake
 from harness.providers.base import Job
@@ -180,5 +181,5 @@ def test_a_network_that_is_not_ours_to_read_is_named_in_the_plan(tmp_path: Path)
     proxied.was_made()
     assert reasons() == []
     assert "has the proxy http://10.126.1.2:3128, not" in reasons(url="http://10.0.0.9:3128")[0]
-    proxied.key_path(proxied.NETWORK).unlink()
+    key_path(proxied.NETWORK).unlink()
     assert "no key of it is here" in reasons()[0]
