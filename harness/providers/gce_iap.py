@@ -74,9 +74,9 @@ class RunKey:
 
     @property
     def secret(self) -> bytes:
-        """A line of the file that holds the whole of the private part, and must be on no node.
+        """A line of the file that holds the private part but for a byte, and must be on no node.
 
-        By "PROTOCOL.key" of OpenSSH the 32 bytes begin at 161, and a line has 52 and a half.
+        By "PROTOCOL.key" of OpenSSH its 32 bytes begin at 161, and a line here has 48.
         """
         return self._private.splitlines()[4]
 

@@ -64,7 +64,8 @@ class GceNode:
         if self._config.gpu:
             with contextlib.suppress(RemoteError):
                 channel.cards()
-        if not self._job.options.reproducing:
+        # Of a machine on which nothing was done there is nothing to find, in minutes.
+        if self._job.cell.profile.installers and not self._job.options.reproducing:
             with contextlib.suppress(RemoteError):
                 channel.hygiene([self._provider.key.secret])
 

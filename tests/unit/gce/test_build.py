@@ -281,6 +281,16 @@ def test_reap_finds_images_by_their_labels(cloud: Compute, ground: Ground) -> No
     assert (cloud.made("images"), Ledger().all()) == ([], [])
 
 
+@pytest.mark.parametrize("given", [{"key": "file:none.key"}, {"certificates": ("none.pem",)}])
+def test_whom_to_trust_is_known_before_anything_is_paid_for(
+    cloud: Compute, ground: Ground, given: dict[str, Any]
+) -> None:
+    ground.build = Build(**given)
+    with pytest.raises(UsageError, match=r"none\.(key|pem)"):
+        ground.provider().up(ground.job())
+    assert cloud.said("POST", r"/instances$") == []
+
+
 def _prices(build: float) -> dict[str, Any]:
     def price(machine: str, how: str, per_hour: float) -> Price:
         words: Any = {"currency": "USD", "source": "a test", "date": dt.date(2026, 11, 1)}

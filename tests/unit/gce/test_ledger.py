@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ class Asking(fake.FakeTransport):
         super().__init__(json.loads(path.read_text())["facts"], "ok")
         self.log = log
         self.address = ADDRESS
+        self.searched_for: list[str] = []
 
     def ask(self, url: str, client: str = "", ago: float = 0.0) -> None:
         """A request, some seconds ago."""
@@ -52,6 +54,8 @@ class Asking(fake.FakeTransport):
         return Ran(0, b"", b"")
 
     def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        if op == "hygiene":
+            self.searched_for += args["secrets_b64"]
         if op != "apply":
             return super().call(op, timeout=timeout, **args)
         self.ask("http://mirror.test/a_1_all.deb")
@@ -138,6 +142,10 @@ def test_installers_ask_what_they_planned(ground: Ground) -> None:
     build = ground.job.record.build
     assert (build["requests"], build["packages"], build["captured"]) == (2, 1, False)
     node.exercise()
+    # The run's own key must not be on the node: the line of it that holds its private part.
+    (secret,) = ground.transport.searched_for
+    key = ground.provider.key.write(ground.capsule / "key").read_bytes()
+    assert base64.b64decode(secret) in key.splitlines()
     seen = ground.judged(node)
     assert seen.ledger is not None
     assert seen.ledger["requests"] == 0
