@@ -117,6 +117,8 @@ class _Needles:
 def _written(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
     """Start and end of each run of bytes that was ever written: what was only set aside for a disk
     image or a swap file reads as zeros, gigabytes of them (lseek(2), SEEK_DATA).
+
+    To be asked before anything is read: what the kernel reads ahead counts as written.
     """
     start = end = 0
     while end < size:
@@ -127,7 +129,6 @@ def _written(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
             if error.errno == errno.ENXIO:
                 return  # nothing but a hole is left
             start, end = end, size
-        file.seek(start)
         yield start, end
 
 
@@ -137,10 +138,13 @@ def _scan_file(path: str, needles: _Needles) -> Iterator[Hit]:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             return
+        runs = list(_written(file, status.st_size))
+        file.seek(0)
         head = file.read(HEAD)
         if is_private_key(head) and not re.search(PEM_KEY, head):
             yield 0, None, "der"
-        for start, end in _written(file, status.st_size):
+        for start, end in runs:
+            file.seek(start)
             yield from needles.stream(file, end, start)
     unpack = PACK.get(os.path.splitext(path)[1])
     if unpack is None:
