@@ -10,7 +10,9 @@ expression for all of them, six times where the machine is emulated.
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
+import hashlib
 import lzma
 import os
 import re
@@ -22,6 +24,7 @@ from urllib.parse import quote
 
 from installers.collect.hygiene import HEAD, PEM_KEY, files_below, is_private_key
 from installers.collect.reader import Reader
+from installers.collect.remember import Remembered
 
 SEARCHED = (
     "/etc",
@@ -47,6 +50,9 @@ KEY_ROOM = 64
 
 # (offset, index of the secret or None for a private key, form)
 Hit = tuple[int, Optional[int], str]
+#: What a resident agent remembers of files between two searches: none is read again that nobody
+#: has touched.
+Found = Remembered[tuple[Hit, ...]]
 
 
 def forms(secret: bytes) -> dict[str, bytes]:
@@ -83,6 +89,8 @@ class _Needles:
             for form, needle in forms(secret).items():
                 self.meaning.setdefault(needle, (index, form))
         self.overlap = max([2 * KEY_ROOM, *(len(needle) for needle in self.meaning)])
+        # Which secrets these are, for what remembers longer than it may know them.
+        self.digest = hashlib.sha256(repr(sorted(self.meaning.items())).encode()).digest()
 
     def scan(self, data: bytes, base: int) -> Iterator[Hit]:
         """Every hit in ``data``, whose first byte is at offset ``base`` of the file."""
@@ -98,11 +106,13 @@ class _Needles:
                 yield base + words, None, "pem"
             words = data.find(KEY_WORDS, words + 1)
 
-    def stream(self, stream: BinaryIO, limit: Optional[int] = None) -> Iterator[Hit]:
-        """Every hit in what can be read; some twice, where two chunks overlap."""
-        tail, base = b"", 0
-        while limit is None or base < limit:
-            chunk = stream.read(CHUNK)
+    def stream(self, stream: BinaryIO, limit: int, base: int = 0) -> Iterator[Hit]:
+        """Every hit in what can be read up to ``limit``, from ``base``, where the stream stands;
+        some twice, where two chunks overlap.
+        """
+        tail = b""
+        while base < limit:
+            chunk = stream.read(min(CHUNK, limit - base))
             if not chunk:
                 return
             data = tail + chunk
@@ -111,16 +121,38 @@ class _Needles:
             tail = data[-self.overlap :]
 
 
+def _written(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of bytes that was ever written: what was only set aside for a disk
+    image or a swap file reads as zeros, gigabytes of them (lseek(2), SEEK_DATA).
+
+    To be asked before anything is read: what the kernel reads ahead counts as written.
+    """
+    start = end = 0
+    while end < size:
+        try:
+            start = file.seek(end, os.SEEK_DATA)
+            end = file.seek(start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole is left
+            start, end = end, size
+        yield start, end
+
+
 def _scan_file(path: str, needles: _Needles) -> Iterator[Hit]:
     """Hits in one file, and in what a .gz or .xz file unpacks to."""
     with open(path, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             return
+        runs = list(_written(file, status.st_size))
+        file.seek(0)
         head = file.read(HEAD)
         if is_private_key(head) and not re.search(PEM_KEY, head):
             yield 0, None, "der"
-        file.seek(0)
-        yield from needles.stream(file)
+        for start, end in runs:
+            file.seek(start)
+            yield from needles.stream(file, end, start)
     unpack = PACK.get(os.path.splitext(path)[1])
     if unpack is None:
         return
@@ -132,9 +164,13 @@ def _scan_file(path: str, needles: _Needles) -> Iterator[Hit]:
 
 
 def search(
-    secrets: list[bytes], paths: Optional[list[str]] = None, reader: Optional[Reader] = None
+    secrets: list[bytes],
+    paths: Optional[list[str]] = None,
+    reader: Optional[Reader] = None,
+    found: Optional[Found] = None,
 ) -> dict[str, Any]:
-    """Reads every file below ``paths`` for secrets (in all their forms) and private keys.
+    """Reads every file below ``paths`` for secrets (in all their forms) and private keys; those
+    alone that ``found`` does not know as they are now.
 
     Returns {"secrets": [{"path", "offset", "secret", "form"}], "private_keys": [path], "files",
     "bytes", "unreadable"}: ``secret`` is the index in the list, never its text. An empty secret
@@ -144,6 +180,11 @@ def search(
         raise ValueError("a secret to search for needs at least 4 bytes")
     reader = reader or Reader()
     needles = _Needles(secrets)
+    known = Found() if found is None else found
+
+    def look(real: str) -> tuple[Hit, ...]:
+        return tuple(_scan_file(real, needles))
+
     hits: dict[tuple[str, int, int], dict[str, Any]] = {}
     keys: set[str] = set()
     unreadable: dict[str, str] = {}
@@ -155,7 +196,7 @@ def search(
             files += 1
             try:
                 size += os.lstat(real).st_size
-                for offset, index, form in _scan_file(real, needles):
+                for offset, index, form in known.get(real, look, needles.digest):
                     if index is None:
                         keys.add(path)
                     else:
