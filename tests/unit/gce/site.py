@@ -100,21 +100,22 @@ def provider(pace: Pace = PACE, credentials: Any = None, **more: Any) -> Gce:
 class Attempt:
     """One cell of a run on a provider, by the pool that real runs have."""
 
-    def __init__(self, record: RunRecord, made_by: Gce) -> None:
+    def __init__(self, record: RunRecord, made_by: Gce, of: Cell | None = None) -> None:
         self.record = record
+        self.cell = of or cell()
         self.pool = Pool(
-            [cell()],
+            [self.cell],
             {"gce": made_by},
             record,
             record.path / "capsules",
             admission=Admission(4096, 8),
         )
-        self.station = self.pool.stations[cell().id]
+        self.station = self.pool.stations[self.cell.id]
 
     def up(self) -> str:
         """Bring it up: empty, or why there is no node."""
         try:
-            self.pool.acquire(cell().id)
+            self.pool.acquire(self.cell.id)
         except Unavailable as error:
             return f"{error.kind}: {error}"
         return ""

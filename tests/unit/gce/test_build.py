@@ -37,7 +37,8 @@ from tests.unit.gce.bodies import PROJECT
 
 GOLDEN = Path(__file__).parent / "golden"
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
-GOOD = {"code": 0, "summary": {"contract": {"hosts": []}, "installers": [{"name": "proxy"}]}}
+ROW = {"name": "proxy", "outcome": "ok"}
+GOOD = {"code": 0, "summary": {"contract": {"hosts": []}, "installers": [ROW]}}
 
 
 class Machine(fake.FakeTransport):
@@ -169,7 +170,7 @@ def test_a_node_is_made_of_an_image_that_was_built_for_it(cloud: Compute, ground
     microsofts = [one.sha256 for one in keydb.microsoft().values()]
     assert subject["db_sha256"] == sorted([ground.ours.sha256, *microsofts])
     assert (subject["project"], subject["id"].isdigit()) == (PROJECT, True)
-    assert job.record.installers == [{"name": "proxy"}]
+    assert job.record.installers == [ROW]
     assert node.expect["image_built"] > 0
     names = [phase.name for phase in job.record.phases]
     assert names[:6] == [
@@ -194,6 +195,28 @@ def test_cells_of_a_run_share_an_image(cloud: Compute, ground: Ground) -> None:
     assert second.record.installers == first.record.installers
     assert second.record.provenance["image_id"] == first.record.provenance["image_id"]
     provider.close()
+
+
+def test_the_report_says_which_image_was_tested(cloud: Compute, ground: Ground) -> None:
+    attempt = site.Attempt(ground.record, ground.provider(), cell())
+    assert attempt.up() == ""
+    (path,) = cloud.made("images")
+    number = cloud.store.things[path]["id"]
+    found = attempt.end()
+    subject = found.provenance.subject
+    assert subject is not None
+    assert (subject.project, subject.id) == (PROJECT, number)
+    assert subject.created is not None
+    assert ground.ours.sha256 in subject.db_sha256
+    assert found.provenance.certificate_sha256 == ground.ours.sha256
+    assert found.provenance.extra["image"] == path
+    assert found.provenance.extra["build machine_type"] == "e2-standard-4"
+    assert [phase.name for phase in found.phases][:7] == [
+        *("build instance", "build boot", "build login", "install", "stop", "image", "instance"),
+    ]
+    assert [row.name for row in found.installers] == ["proxy"]
+    assert (attempt.station.capsule / "build-serial.log").is_file()
+    assert cloud.made("images") == cloud.made("instances") == []
 
 
 def test_an_image_that_stays_is_the_users(cloud: Compute, ground: Ground) -> None:

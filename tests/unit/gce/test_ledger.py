@@ -159,6 +159,18 @@ def test_installers_ask_what_they_planned(ground: Ground) -> None:
     node.down()
 
 
+def test_the_report_says_that_nobody_captured_packets(ground: Ground) -> None:
+    attempt = site.Attempt(ground.record, ground.provider, proxied.cell("proxy"))
+    assert attempt.up() == ""
+    found = attempt.end()
+    assert found.ledger is not None
+    assert found.ledger.build is not None
+    assert (found.ledger.captured, found.ledger.build.captured) == (False, False)
+    assert (found.ledger.probes, found.ledger.build.probes) == (1, 1)
+    assert (found.ledger.build.requests, found.ledger.build.packages) == (2, 1)
+    assert (attempt.station.capsule / "build-requests.jsonl").is_file()
+
+
 def test_a_log_that_knows_the_node_by_another_address_proves_nothing(ground: Ground) -> None:
     node = ground.up()
     ground.transport.address = OTHER
