@@ -91,8 +91,7 @@ class QemuNode:
 
     def resume(self, rest: saved.Saved) -> None:
         """Bring a saved node back, as it was; only its clock is set."""
-        job = self._job
-        kept = rest.manifest["build"]
+        job, kept = self._job, rest.manifest["build"]
         self._built = build.Built(rest.directory, kept, cached=True)
         self._macs = rest.manifest["macs"]
         job.record.installers, job.record.build = kept["installers"], kept["ledger"]
@@ -317,9 +316,8 @@ class QemuNode:
             return found
 
     def _fork(self, rest: frozen.Frozen) -> vm.VirtualMachine:
-        job = self._job
-        with job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
-            running = self._start(frozen.fork(rest, self._machine(job.scratch)))
+        with self._job.phase("fork", f"of the machine frozen {rest.manifest['frozen']}"):
+            running = self._start(frozen.fork(rest, self._machine(self._job.scratch)))
             # Before the guest runs: else it sees its host leave and come back, and waits between.
             self.transport.connect()
             frozen.thaw(running, rest)
@@ -327,7 +325,7 @@ class QemuNode:
             self._macs.append("52:54:00:" + secrets.token_bytes(3).hex(":"))
             self.transport.thaw(self.name, self.mac, timeout=vm.PATIENCE)
         self._rest, self._rehearsal.seen = rest, rest.manifest["rehearsal"]
-        job.record.provenance["frozen"] = rest.manifest["frozen"]
+        self._job.record.provenance["frozen"] = rest.manifest["frozen"]
         return running
 
     @property
