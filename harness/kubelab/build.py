@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -92,20 +91,18 @@ def build(say: Say, *, fresh: bool = False) -> Built:
             )
         files = _fetched(work, say)
         version = version_of(files)
-        out = Path(tempfile.mkdtemp(prefix="partial-", dir=place.parent))
-        try:
-            _compile(work, files, version, say)
-            gather(work, out)
-            built = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            manifest = {"version": version, "built": built, "recipe": RECIPE, "files": files}
-            manifest["sha256"] = {name: base.sha256_file(out / name) for name in PROGRAMS}
-            (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            out.chmod(0o755)
-            if place.exists():
-                shutil.rmtree(place)
-            out.rename(place)
-        finally:
-            shutil.rmtree(out, ignore_errors=True)
+        _compile(work, files, version, say)
+        out = work / "programs"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        gather(work, out)
+        built = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        manifest = {"version": version, "built": built, "recipe": RECIPE, "files": files}
+        manifest["sha256"] = {name: base.sha256_file(out / name) for name in PROGRAMS}
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if place.exists():
+            shutil.rmtree(place)
+        out.rename(place)
         shutil.rmtree(work)
     return Built(place, version, built, cached=False)
 
