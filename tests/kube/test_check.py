@@ -25,6 +25,8 @@ TOLD = (
 )
 _SPACE = f"namespaces/{cluster.NAMESPACE}"
 _JOBS = f"/apis/batch/v1/{_SPACE}/jobs"
+#: Without a kubelet pods that are bound do not end by themselves.
+_PODS = f"/api/v1/{_SPACE}/pods?gracePeriodSeconds=0"
 _POLICIES = "/apis/nvidia.com/v1/clusterpolicies"
 
 
@@ -35,6 +37,7 @@ def prepared(server: KubeServer) -> Iterator[KubeServer]:
     for name in cluster.NODES:
         server.ask("DELETE", f"/api/v1/nodes/{name}")
     for path in (
+        _PODS,
         f"/api/v1/{_SPACE}",
         "/apis/node.k8s.io/v1/runtimeclasses/nvidia",
         "/api/v1/namespaces/kube-system/configmaps/coredns",
@@ -49,7 +52,7 @@ def prepared(server: KubeServer) -> Iterator[KubeServer]:
 def good(prepared: KubeServer) -> KubeServer:
     """All is well, whatever the test before did."""
     prepared.ask("DELETE", f"{_JOBS}?propagationPolicy=Background")
-    for path in (_POLICIES, f"/api/v1/{_SPACE}/secrets?labelSelector=owner%3Dhelm"):
+    for path in (_PODS, _POLICIES, f"/api/v1/{_SPACE}/secrets?labelSelector=owner%3Dhelm"):
         prepared.ask("DELETE", path)
     cluster.good(prepared)
     return prepared
