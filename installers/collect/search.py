@@ -10,6 +10,7 @@ expression for all of them, six times where the machine is emulated.
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import lzma
 import os
@@ -98,11 +99,13 @@ class _Needles:
                 yield base + words, None, "pem"
             words = data.find(KEY_WORDS, words + 1)
 
-    def stream(self, stream: BinaryIO, limit: Optional[int] = None) -> Iterator[Hit]:
-        """Every hit in what can be read; some twice, where two chunks overlap."""
-        tail, base = b"", 0
-        while limit is None or base < limit:
-            chunk = stream.read(CHUNK)
+    def stream(self, stream: BinaryIO, limit: int, base: int = 0) -> Iterator[Hit]:
+        """Every hit in what can be read up to ``limit``, from ``base``, where the stream stands;
+        some twice, where two chunks overlap.
+        """
+        tail = b""
+        while base < limit:
+            chunk = stream.read(min(CHUNK, limit - base))
             if not chunk:
                 return
             data = tail + chunk
@@ -111,16 +114,38 @@ class _Needles:
             tail = data[-self.overlap :]
 
 
+def _written(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of bytes that was ever written: what was only set aside for a disk
+    image or a swap file reads as zeros, gigabytes of them (lseek(2), SEEK_DATA).
+
+    To be asked before anything is read: what the kernel reads ahead counts as written.
+    """
+    start = end = 0
+    while end < size:
+        try:
+            start = file.seek(end, os.SEEK_DATA)
+            end = file.seek(start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole is left
+            start, end = end, size
+        yield start, end
+
+
 def _scan_file(path: str, needles: _Needles) -> Iterator[Hit]:
     """Hits in one file, and in what a .gz or .xz file unpacks to."""
     with open(path, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             return
+        runs = list(_written(file, status.st_size))
+        file.seek(0)
         head = file.read(HEAD)
         if is_private_key(head) and not re.search(PEM_KEY, head):
             yield 0, None, "der"
-        file.seek(0)
-        yield from needles.stream(file)
+        for start, end in runs:
+            file.seek(start)
+            yield from needles.stream(file, end, start)
     unpack = PACK.get(os.path.splitext(path)[1])
     if unpack is None:
         return

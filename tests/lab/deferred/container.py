@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fixtures import dataproc
+from harness.catalog import load_catalog
+from harness.lab import base
 
 NM = dataproc.NODE_MANAGER
 UNITS = dataproc.UNITS
@@ -56,6 +58,16 @@ def nspawn(directory: Path) -> tuple[str, dict[str, str]]:
     subprocess.run(["dpkg-deb", "-x", str(package), str(directory)], check=True)
     libraries = f"{directory}/usr/lib/x86_64-linux-gnu/systemd:/usr/lib/x86_64-linux-gnu/systemd"
     return f"{directory}/usr/bin/systemd-nspawn", {"LD_LIBRARY_PATH": libraries}
+
+
+def unpacked(image: str, scratch: Path) -> Path:
+    """A release's own root, without kernels and devices."""
+    made = base.build(load_catalog().images[image], log=scratch / "log")
+    root = scratch / "root"
+    root.mkdir()
+    left_out = ["--exclude=./dev/*", "--exclude=./boot/*", "--exclude=./usr/lib/modules/*"]
+    subprocess.run(["tar", "-xpf", str(made.tar), "-C", str(root), *left_out], check=True)
+    return root
 
 
 def furnish(root: Path, node_file: Path, gpus: list[dict[str, Any]]) -> None:

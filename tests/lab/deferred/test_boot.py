@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from fixtures import dataproc
-from harness.catalog import load_catalog
-from harness.lab import base
 from harness.pack import pack
 from harness.state import cache_dir
 from installers.deferred import stamp, unit
@@ -37,11 +35,7 @@ def image(
 ) -> Iterator[tuple[Path, tuple[str, dict[str, str]]]]:
     """An image that the installer has sealed for first boot, and the program that boots it."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="airlock-boot-") as scratch:
-        made = base.build(load_catalog().images["debian-12"], log=Path(scratch) / "log")
-        root = Path(scratch) / "root"
-        root.mkdir()
-        left_out = ["--exclude=./dev/*", "--exclude=./boot/*", "--exclude=./usr/lib/modules/*"]
-        subprocess.run(["tar", "-xpf", str(made.tar), "-C", str(root), *left_out], check=True)
+        root = container.unpacked("debian-12", Path(scratch))
         container.furnish(root, pack(cache_dir("node")).path, [dataproc.L4])
         node_file = root / "usr/lib/airlock/airlock-node.pyz"
         metadata = Path(scratch) / "metadata.json"

@@ -10,7 +10,7 @@ import lzma
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -308,6 +308,35 @@ class TestHygiene:
             file.write(b"a" * 995 + b"canary-canary" + b"b" * 5000)
         found = search.search([b"canary-canary"], [str(tmp_path)])
         assert [hit["offset"] for hit in found["secrets"]] == [995]
+
+    def test_what_was_only_set_aside_for_a_file_is_not_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk image or a swap file has gigabytes of it; what was written there is found."""
+        path = tmp_path / "disk.img"
+        places = [20 << 20, (63 << 20) + 7]
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 64 << 20)
+            for offset in places:
+                file.seek(offset)
+                file.write(b"canary-canary")
+        read: list[int] = []
+        scan = search._Needles.scan
+
+        def counted(self: search._Needles, data: bytes, base: int) -> Iterator[search.Hit]:
+            read.append(len(data))
+            return scan(self, data, base)
+
+        monkeypatch.setattr(search._Needles, "scan", counted)
+        found = search.search([b"canary-canary"], [str(tmp_path)])
+        assert [hit["offset"] for hit in found["secrets"]] == places
+        assert found["bytes"] == 64 << 20
+        assert sum(read) < 4 << 20
+
+    def test_a_file_of_nothing_but_a_hole_holds_no_secret(self, tmp_path: Path) -> None:
+        with (tmp_path / "hole").open("wb") as file:
+            file.truncate(1 << 20)
+        assert search.search([b"canary-canary"], [str(tmp_path)])["secrets"] == []
 
     def test_private_keys_are_found_by_content(self, tmp_path: Path) -> None:
         from cryptography.hazmat.primitives import serialization as s

@@ -14,7 +14,10 @@ from installers.errors import ConfigError
 from installers.exits import Exit
 from installers.proxyurl import ProxyURL, parse
 
-PRINTABLE = st.text(st.characters(min_codepoint=0x20, exclude_characters="\x7f"), max_size=30)
+# A proxy value is decoded as UTF-8: half a surrogate pair cannot come out of it.
+PRINTABLE = st.text(
+    st.characters(codec="utf-8", min_codepoint=0x20, exclude_characters="\x7f"), max_size=30
+)
 CREDENTIAL = PRINTABLE.filter(lambda text: all(ord(char) not in range(0x7F, 0xA0) for char in text))
 USERS = CREDENTIAL.filter(bool)
 HOSTS = st.one_of(
