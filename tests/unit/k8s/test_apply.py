@@ -101,7 +101,7 @@ def test_apply_twice_changes_nothing_the_second_time_and_remove_takes_all_away(
 def test_a_namespace_takes_a_while_to_go(api: KubeApi, orders: Orders) -> None:
     apply(orders())
     api.store.linger = 0.5
-    assert remove(orders()).notes == []
+    assert remove(orders(), definitions=True).notes == []
     assert NAMESPACE not in api.names("namespaces")
     apply(orders())
     kind = api.store.find("", "v1", "namespaces")
