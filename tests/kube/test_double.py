@@ -10,7 +10,7 @@ from fixtures.kubeapi import KubeApi
 from fixtures.kubereal import KubeServer
 from harness.k8s.client import Cluster
 from harness.k8s.retry import Patience
-from tests.unit.k8s.verdicts import CASES, STATES, Case, states, verdict
+from tests.unit.k8s.verdicts import CASES, OWNERS, STATES, Case, owners, states, verdict
 
 pytest.importorskip("kubernetes")
 
@@ -40,3 +40,7 @@ def test_a_verdict_is_the_same(both: tuple[Cluster, Cluster], case: Case) -> Non
 
 def test_a_state_is_said_at_its_own_address(both: tuple[Cluster, Cluster]) -> None:
     assert [states(cluster) for cluster in both] == [STATES, STATES]
+
+
+def test_fields_have_owners(both: tuple[Cluster, Cluster]) -> None:
+    assert owners(both[0]) == owners(both[1]) == OWNERS

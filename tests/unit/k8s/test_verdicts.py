@@ -9,7 +9,7 @@ import pytest
 from fixtures.kubeapi import KubeApi
 from harness.k8s.client import Cluster
 from harness.k8s.retry import Patience
-from tests.unit.k8s.verdicts import CASES, STATES, Case, states, verdict
+from tests.unit.k8s.verdicts import CASES, OWNERS, STATES, Case, owners, states, verdict
 
 pytest.importorskip("kubernetes")
 
@@ -30,3 +30,7 @@ def test_what_the_double_says(double: Cluster, case: Case) -> None:
 
 def test_a_state_is_said_at_its_own_address(double: Cluster) -> None:
     assert states(double) == STATES
+
+
+def test_fields_have_owners(double: Cluster) -> None:
+    assert owners(double) == OWNERS

@@ -221,6 +221,15 @@ CASES = [
         400,
         "does not match the namespace",
     ),
+    Case("a group of no one", "/apis/nobody.example/v1/things", _map(), 404, "404 page not found"),
+    Case("a version of no one", "/apis/apps/v99/deployments", _map(), 404, "requested resource"),
+    Case(
+        "a resource of no kind",
+        f"/api/v1/namespaces/{SPACE}/things",
+        _map(),
+        404,
+        "could not find the requested resource",
+    ),
     Case("another kind than the address's", _MAPS, _of("v1", "Secret", "s"), 400, ""),
     Case(
         "a pod's pull secret, later",
@@ -291,3 +300,49 @@ def states(cluster: Cluster) -> list[tuple[int, int]]:
 
 #: What ``states`` is on a real server.
 STATES = [(1, 0), (1, 2), (3, 2)]
+
+
+def owners(cluster: Cluster) -> list[Any]:
+    """Server-side apply by two managers: data after each, or the refusal; and what is no change."""
+
+    def ours(force: bool = False, **data: str) -> Object:
+        item = _map("owners", **data)
+        item["metadata"]["namespace"] = SPACE
+        return cluster.apply(item, force=force)
+
+    def theirs(**data: str) -> Object:
+        item = _map("owners", **data)
+        item["metadata"]["namespace"] = SPACE
+        return cluster.apply(item, manager="theirs")
+
+    found: list[Any] = []
+    try:
+        found.append(theirs(a="1", b="1")["data"])
+        found.append(ours(b="1", c="1")["data"])
+        try:
+            ours(b="2", c="1")
+        except ClusterError as error:
+            found += [error.code, error.reason, error.message.rpartition("conflict with ")[2]]
+        last = ours(force=True, b="2", c="1")
+        found.append(last["data"])
+        version = "resourceVersion"
+        again = ours(b="2", c="1")
+        found.append(again["metadata"][version] == last["metadata"][version])
+        # What is not said any more goes, but for what others say as well.
+        found.append(ours(c="1")["data"])
+        found.append(theirs(a="1", b="3")["data"])
+    finally:
+        cluster.delete("v1", "ConfigMap", "owners", SPACE)
+    return found
+
+
+#: What ``owners`` is on a real server.
+OWNERS = [
+    {"a": "1", "b": "1"},
+    {"a": "1", "b": "1", "c": "1"},
+    *(409, "Conflict", '"theirs": .data.b'),
+    {"a": "1", "b": "2", "c": "1"},
+    True,
+    {"a": "1", "c": "1"},
+    {"a": "1", "b": "3", "c": "1"},
+]
