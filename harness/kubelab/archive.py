@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from harness.errors import InfraError
+from harness.lab.base import sha256_file
 from harness.lab.namespace import host_env
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -68,6 +69,10 @@ class Archive:
                 raise InfraError(f"apt-get {' '.join(words)} names no file with its SHA-256")
             found |= files
             self._apt(words, into)
+        for name, digest in found.items():
+            if sha256_file(into / name) != digest:
+                (into / name).unlink()
+                raise InfraError(f"{name} is not what the archive says", hint="run it again")
         return found
 
     def _apt(self, words: list[str], cwd: Path) -> str:

@@ -31,21 +31,23 @@ from harness.space import free
 from harness.state import cache_dir, exclusive
 
 Say = Callable[[str], None]
+_SUITES = ("bookworm", "bullseye")
+_SOURCE = "kubernetes/bookworm"
+_PACKAGES = (
+    *("golang-1.15-go/bullseye", "golang-1.15-src/bullseye", "etcd-server/bookworm"),
+    # What the build's scripts call, and what that needs.
+    *("rsync/bookworm", "libpopt0/bookworm", "libxxhash0/bookworm"),
+)
 #: Everything that decides what is built, but for the archive's updates of these packages.
 RECIPE = {
-    "source": "kubernetes/bookworm",
-    "packages": [
-        *("golang-1.15-go/bullseye", "golang-1.15-src/bullseye", "etcd-server/bookworm"),
-        # What the build's scripts call, and what that needs.
-        *("rsync/bookworm", "libpopt0/bookworm", "libxxhash0/bookworm"),
-    ],
+    "source": _SOURCE,
+    "packages": list(_PACKAGES),
     "programs": sorted(PROGRAMS),
     "format": 1,
 }
 #: What the build takes on its disk while it lasts: sources, compiler, its cache, what it links.
 NEEDED = 5 << 30
 _COMPILED = tuple(name for name in PROGRAMS if name != "etcd")
-_SUITES = ("bookworm", "bullseye")
 _GO = "usr/lib/go-1.15"
 _BUILD_SECONDS = 5400
 _REALLY = re.compile(r"_[\d.]+\+really([\d.]+)-|_([\d.]+)-")
@@ -123,8 +125,7 @@ def _fetched(work: Path, say: Say) -> dict[str, str]:
     say("asking the archive")
     archive.update()
     say("fetching the compiler, the sources and etcd: about 105 MB")
-    packages = tuple(str(one) for one in RECIPE["packages"])  # type: ignore[attr-defined]
-    return archive.fetch(packages, str(RECIPE["source"]), work / "files")
+    return archive.fetch(_PACKAGES, _SOURCE, work / "files")
 
 
 def version_of(files: dict[str, str]) -> str:
