@@ -45,7 +45,7 @@ def prepared(server: KubeServer) -> Iterator[KubeServer]:
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterpolicies.nvidia.com",
     ):
         server.ask("DELETE", path)
-    server.settle(f"/api/v1/{_SPACE}", gone=True)
+    server.until_gone(f"/api/v1/{_SPACE}")
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_hook_that_hangs_is_cleared_and_the_next_apply_goes_on(
     kubelet.job = lambda _: ""
     assert verb("remove", "--definitions", "--timeout", "5") == 0
     assert "removed without its hooks" in capsys.readouterr().out
-    server.settle("/api/v1/namespaces/gpu-operator", gone=True)
+    server.until_gone("/api/v1/namespaces/gpu-operator")
     assert everything(server) - before == set()
 
 
