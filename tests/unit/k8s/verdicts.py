@@ -64,7 +64,9 @@ def verdict(cluster: Cluster, case: Case) -> Verdict:
     finally:
         if made is not None:
             path = f"{case.path}/{made['metadata']['name']}"
-            cluster.ask("DELETE", path, query={"gracePeriodSeconds": "0"})
+            # With the pods that a Job has got meanwhile.
+            how = {"gracePeriodSeconds": "0", "propagationPolicy": "Background"}
+            cluster.ask("DELETE", path, query=how)
 
 
 def _of(version: str, kind: str, name: str, labels: Mapping[str, Any] | None = None) -> Object:
