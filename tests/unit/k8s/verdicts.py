@@ -307,15 +307,16 @@ STATES = [(1, 0), (1, 2), (3, 2)]
 def owners(cluster: Cluster) -> list[Any]:
     """Server-side apply by two managers: data after each, or the refusal; and what is no change."""
 
-    def ours(force: bool = False, **data: str) -> Object:
-        item = _map("owners", **data)
+    def said(data: Mapping[str, str]) -> Object:
+        item = _of("v1", "ConfigMap", "owners") | {"data": dict(data)}
         item["metadata"]["namespace"] = SPACE
-        return cluster.apply(item, force=force)
+        return item
+
+    def ours(force: bool = False, **data: str) -> Object:
+        return cluster.apply(said(data), force=force)
 
     def theirs(**data: str) -> Object:
-        item = _map("owners", **data)
-        item["metadata"]["namespace"] = SPACE
-        return cluster.apply(item, manager="theirs")
+        return cluster.apply(said(data), manager="theirs")
 
     found: list[Any] = []
     try:
