@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.record import Measurement, against
 
@@ -36,35 +37,74 @@ with Compute(seconds=0) as compute:
 
 
 def bench_gce_nodes() -> Measurement:
-    """200 nodes up and down again, all at once: what is left of the time without the cloud's."""
-    samples, worked = [], []
+    """200 nodes up and down again, all at once: what our process works for them.
+
+    All threads share one interpreter, so what they work is on the critical path, one after the
+    other: the processor time of this process, Google's library included. What is waited for is the
+    double. The clock's time is shown beside it, without what the double takes by order; a machine
+    that others use makes that longer, and so does looking for host keys no more often than allowed.
+    """
+    worked, library, waited = [], [], []
     for _ in range(3):
-        with _double() as double:
+        with _double() as double, _counted() as inside:
             before = time.process_time()
-            samples.append(_run() - (OPERATION + BOOT + OPERATION))
+            waited.append(_run() - (OPERATION + BOOT + OPERATION))
             worked.append(time.process_time() - before)
+            library.append(sum(inside))
         left, requests = double
         assert left == 0
         print(
-            f"  {samples[-1]:.2f} s, of the processor {worked[-1]:.2f} s, {requests} requests",
+            f"  worked {worked[-1]:.2f} s, {library[-1]:.2f} of it in Google's library; "
+            f"{waited[-1]:.2f} s by the clock; {requests} requests",
             flush=True,
         )
-    if statistics.median(samples) > LIMIT:
+    if statistics.median(worked) > LIMIT:
         print(f"OVER THE LIMIT: {LIMIT} s", file=sys.stderr)
     return against(
         "gce_nodes",
-        samples,
+        worked,
         [LIMIT],
         "limit",
         "s",
         [f"{NODES} threads: Gce.up, down, on the double; logging in left out"],
         {
             "nodes": str(NODES),
-            # A machine that others use as well takes longer than it works. The first run of the
-            # three reads Google's library, which the median leaves out.
-            "processor": f"{statistics.median(worked):.2f} s",
+            # The first run of the three reads the library, which the median leaves out.
+            "in Google's library": f"{statistics.median(library):.2f} s",
+            "by the clock": f"{statistics.median(waited):.2f} s",
         },
     )
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[list[float]]:
+    """Processor seconds of each call into Google's library, by the thread that makes it."""
+    from harness.providers.gce_api import Api
+
+    inside: list[float] = []
+    plain = Api._client
+
+    class Counting:
+        def __init__(self, client: Any) -> None:
+            self._client = client
+
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(self._client, name)
+
+            def call(**words: Any) -> Any:
+                began = time.thread_time()
+                try:
+                    return method(**words)
+                finally:
+                    inside.append(time.thread_time() - began)
+
+            return call
+
+    setattr(Api, "_client", lambda self, name: Counting(plain(self, name)))  # noqa: B010
+    try:
+        yield inside
+    finally:
+        setattr(Api, "_client", plain)  # noqa: B010
 
 
 @contextlib.contextmanager
@@ -91,9 +131,9 @@ def _double() -> Iterator[list[int]]:
 
 def _run() -> float:
     """Wall seconds until all nodes have been up and are gone."""
+    from harness.cloud.api import Google
     from harness.providers.base import Job
     from harness.providers.gce import Gce
-    from harness.providers.gce_api import Api
     from harness.providers.gce_iap import Place
     from harness.state import Owned
     from harness.transports.base import AgentOperations
@@ -101,16 +141,17 @@ def _run() -> float:
 
     def let_in(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> AgentOperations:
         """All let in wait for each other: the double's time is then the same for all."""
-        found = site.double_login(provider, job, place, keys)
+        del provider, job, place, keys
         together.wait()
-        return found
+        return inside
 
+    inside = site.double_node()  # one for all: to make it is no work of the harness
     together = threading.Barrier(NODES)
     troubles: list[BaseException] = []
     with tempfile.TemporaryDirectory(prefix="airlock-bench-") as place:
         folder = Path(place)
         os.environ["AIRLOCK_STATE"] = place
-        made_by = Gce(site.config(), api=Api(site.PROJECT), connect=let_in)
+        made_by = Gce(site.config(), api=Google(site.PROJECT), connect=let_in)
         owned = Owned(folder / "owned.jsonl")
 
         def one(number: int) -> None:

@@ -151,7 +151,7 @@ class Owned:
         return path
 
     def instance(self, project: str, zone: str, name: str) -> None:
-        """An instance on Google Cloud is to be deleted with the run."""
+        """An instance on Google Cloud is to be deleted with the run; or an image (zone global)."""
         self._write({"kind": "instance", "project": project, "zone": zone, "name": name})
 
     def instance_gone(self, project: str, zone: str, name: str) -> None:

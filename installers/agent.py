@@ -69,6 +69,7 @@ class Agent:
     def __init__(self, port: Port) -> None:
         self._port = port
         self._facts = Collector()
+        self._found = search.Found()
         self._programs = Programs()
         self._slots = threading.BoundedSemaphore(MAX_REQUESTS)
         self._asked: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -311,7 +312,8 @@ class Agent:
 
     def _hygiene(self, request: Request) -> dict[str, Any]:
         secrets = [decoded(text, "secrets_b64") for text in field(request, "secrets_b64", list, [])]
-        self._facts.searched = search.search(secrets, field(request, "paths", list, None))
+        paths = field(request, "paths", list, None)
+        self._facts.searched = search.search(secrets, paths, found=self._found)
         return self._facts.searched
 
     def _cards(self, _request: Request) -> dict[str, Any]:

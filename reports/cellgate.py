@@ -208,11 +208,18 @@ def _egress_findings(cell: Cell, rules: Rules, when: str, seen: Egress) -> Itera
             "product",
             "put 169.254.169.254 and metadata.google.internal into no-proxy",
         )
+    if not seen.captured:
+        why = f"passed, but nobody captured its packets{when}: its ledger is the proxy's log alone"
+        if rules.policy.evidence.ledger:
+            yield Finding("error", why, "run it where the lab watches its egress", cell.id)
+        elif not cell.simulated:
+            yield Finding("note", why, cell=cell.id)
     if seen.missing_probes or not seen.probes:
         missing = ", ".join(seen.missing_probes) or "all"
+        kind, blind = ("capture", "a violation") if seen.captured else ("log", "its requests")
         why = (
-            f"passed, but its capture{when} lacks probes that were sent out ({missing}), "
-            "so it would not have seen a violation either"
+            f"passed, but its {kind}{when} lacks probes that were sent out ({missing}), "
+            f"so it would not have seen {blind} either"
         )
         yield Finding("error", why, cell=cell.id, blame="harness")
     if seen.truncated:

@@ -140,6 +140,8 @@ class Egress(Record, frozen=True):
     ``missing_probes`` names those that it does not: then it proves nothing. ``truncated``: the
     capture ends in the middle of a packet. ``first_request`` is unix seconds.
     ``clients_without_ca`` are hosts where a client refused the proxy's certificate.
+    Without ``captured`` nobody saw the packets, and ``violations`` says nothing: there is the
+    proxy's log alone, and ``probes`` are requests of our own that it must hold.
     """
 
     requests: Count = 0
@@ -154,6 +156,7 @@ class Egress(Record, frozen=True):
     clients_without_ca: list[str] = []
     denied: Count = 0
     bytes: Count = 0
+    captured: bool = True
 
 
 class BuildLedger(Egress, frozen=True):

@@ -137,6 +137,12 @@ def violations(cell: Cell) -> int:
     return sum(violation.count for stage in stages if stage for violation in stage.violations)
 
 
+def unwatched(cell: Cell) -> bool:
+    """Say whether nobody saw the packets of a cell, so that no violation of it could be counted."""
+    stages = [cell.ledger, cell.ledger.build] if cell.ledger else []
+    return not any(stage and stage.captured for stage in stages)
+
+
 def elapsed(cell: Cell) -> float:
     """Return the seconds from a cell's start to the end of its last phase."""
     return max((begin + phase.seconds for phase, begin in placed(cell.phases)), default=0.0)

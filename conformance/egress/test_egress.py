@@ -42,6 +42,11 @@ def test_no_violation(node: Node) -> None:
     found += [f"node: our own probe got an answer: {probe['target']}" for probe in answered]
     if found:
         fail(f"{len(found)} attempts to go around the proxy", found)
+    if uncaptured := [stage for stage, seen in _stages(node).items() if not _captured(seen)]:
+        not_verified(
+            f"nobody captured the packets of the {' and the '.join(uncaptured)}: the proxy's log "
+            "shows what came to it, and neither packets nor questions for names that went elsewhere"
+        )
 
 
 @check(
@@ -68,22 +73,25 @@ def test_metadata_not_proxied(node: Node) -> None:
 @check(
     id="egress.probes-seen",
     severity="blocker",
-    title="The captures were awake: they hold our own probes",
+    title="The ledger was awake: it holds our own probes",
     remedy="The lab is at fault, not the node: give the node a default route and a nameserver, so "
-    "that attempts leave its card, and see that the capture runs.",
+    "that attempts leave its card, and see that the capture runs. Where the proxy's log is all "
+    "there is, see that it is that proxy's, and that nothing changes the node's address on the "
+    "way.",
     requires=ledger,
-    source="attempts to reach 192.0.2.1, 2001:db8::1 and probe.invalid, which belong to nobody",
+    source="attempts to reach 192.0.2.1, 2001:db8::1 and probe.invalid, which belong to nobody; "
+    "without a capture a request for probe.invalid by the proxy",
 )
 def test_probes_seen(node: Node) -> None:
-    """An error and not a failure: a capture that sees nothing says nothing about the node."""
+    """An error and not a failure: a ledger that sees nothing says nothing about the node."""
     missing = [
         f"{stage}: {target}"
         for stage, seen in _stages(node).items()
         for target in seen.get("missing_probes", [] if seen["probes"] else ["no probe at all"])
     ]
     if missing:
-        sent = [f"{probe['target']}: {probe['outcome']}" for probe in node.facts["probes"]]
-        broken("the captures do not hold all of our probes", [*missing, *sent])
+        sent = [f"{one['target']}: {one['outcome']}" for one in node.facts.get("probes") or []]
+        broken("the ledger does not hold all of our probes", [*missing, *sent])
 
 
 @check(
@@ -191,6 +199,10 @@ def test_google_direct(node: Node) -> None:
 
 def _is_google(host: str) -> bool:
     return f".{host}".endswith((".google.com", ".googleapis.com"))
+
+
+def _captured(seen: Mapping[str, Any]) -> bool:
+    return bool(seen.get("captured", True))
 
 
 def _stages(node: Node) -> dict[str, Mapping[str, Any]]:

@@ -21,6 +21,8 @@ from harness.cloud import images
 from harness.cloud.network import Resource, Site
 from harness.errors import UsageError
 from harness.providers.gce_api import ENDPOINT, Api, CloudError, NotThere
+from harness.providers.gce_iap import Place
+from harness.transports.lines import Watch
 
 _DNS = "https://dns.googleapis.com"
 _SERVICES = "https://serviceusage.googleapis.com"
@@ -157,14 +159,47 @@ class Google(Api):
             raise UsageError(f"there is no image {text}, or it may not be seen", hint=hint)
         return images.facts(answer)
 
-    def make_image(self, body: Mapping[str, Any]) -> images.Facts:
+    def make_image(self, body: Mapping[str, Any], check: Watch = lambda: None) -> images.Facts:
         """Make an image in the project; what the API says of it then."""
         name = str(body["name"])
         message = self._library().Image.from_json(json.dumps(dict(body)))
         where = {"project": self.project, "image_resource": message}
-        what = f"making image {name}"
-        self._do(what, _KINDS["images"], "Insert", {**where, "request_id": str(uuid.uuid4())})
+        where["request_id"] = str(uuid.uuid4())
+        # Tens of gigabytes are read; a machine is there in a minute.
+        seconds = 3 * self.pace.operation
+        self._do(f"making image {name}", _KINDS["images"], "Insert", where, check, seconds)
         return self.image(f"projects/{self.project}/global/images/{name}")
+
+    def remove_image(self, name: str) -> bool:
+        """Remove an image of the project; False if there was none."""
+        where = {"project": self.project, "image": name, "request_id": str(uuid.uuid4())}
+        try:
+            self._do(f"removing image {name}", _KINDS["images"], "Delete", where)
+        except NotThere:
+            return False
+        return True
+
+    def relabel_image(self, name: str, labels: Mapping[str, str]) -> None:
+        """Give an image of the project these labels and no others."""
+        kind = _KINDS["images"]
+        found = self._get(f"image {name}", kind, "Get", {"project": self.project, "image": name})
+        if found is None:
+            raise NotThere(f"there is no image {name} any more")
+        wanted = {"labels": dict(labels), "labelFingerprint": found["labelFingerprint"]}
+        message = self._library().GlobalSetLabelsRequest.from_json(json.dumps(wanted))
+        where = {"project": self.project, "resource": name}
+        where["global_set_labels_request_resource"] = message
+        self._do(f"labelling image {name}", kind, "SetLabels", where)
+
+    def own_images(self, filter_: str) -> list[Json]:
+        """The images of the project that a filter matches."""
+        return self._listed({"project": self.project, "filter": filter_}, "images")
+
+    def stop(self, place: Place, check: Watch = lambda: None) -> None:
+        """Shut an instance down and see it stopped; its disks stay."""
+        where = {"project": place.project, "zone": place.zone, "instance": place.name}
+        where["request_id"] = str(uuid.uuid4())
+        self._do(f"stopping {place.name}", _KINDS["instances"], "Stop", where, check)
 
     def effective(self, site: Site) -> Json:
         """Firewall rules that hold in the network, and policies above it."""
@@ -226,11 +261,19 @@ class Google(Api):
         except NotThere:
             return None
 
-    def _do(self, what: str, kind: _Kind, verb: str, where: Mapping[str, Any]) -> None:
-        """A change, and its operation until it has ended."""
+    def _do(
+        self,
+        what: str,
+        kind: _Kind,
+        verb: str,
+        where: Mapping[str, Any],
+        check: Watch = lambda: None,
+        seconds: float = 0.0,
+    ) -> None:
+        """A change, and its operation until it has ended; ``seconds``: another limit for it."""
         request = getattr(self._library(), f"{verb}{kind.message}Request")(**where)
-        begun = self._ask(what, kind.client, f"{verb.lower()}_unary", request)
-        self._wait(begun, what, self.pace.operation)
+        begun = self._ask(what, kind.client, f"{_snake(verb)}_unary", request, check)
+        self._wait(begun, what, seconds or self.pace.operation, check)
 
     def _rest(self, method: str, host: str, path: str, body: Json | None = None) -> Json:
         """A request to an API that has no client here. Raises as ``_ask``."""
@@ -258,11 +301,6 @@ class Google(Api):
 
         credentials = self._how()["credentials"]
         return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-
-
-def resolve(api: Api, text: str) -> images.Facts:
-    """``Google.image``, for who has another client of the project."""
-    return Google(api.project, pace=api.pace).image(text)
 
 
 def _place(site: Site, kind: _Kind) -> dict[str, Any]:

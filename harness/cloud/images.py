@@ -182,6 +182,36 @@ def trusting(
     return {**body, **({"family": family} if family else {})}
 
 
+def of_disk(
+    base: Facts,
+    disk: str,
+    name: str,
+    state: Mapping[str, Any],
+    marks: Mapping[str, str],
+    *,
+    family: str = "",
+) -> dict[str, Any]:
+    """The body of an image of a build machine's disk (a URL); ``marks``: whose it is."""
+    body = trusting(base, name, state, family=family)
+    del body["sourceImage"]
+    return {
+        **body,
+        "description": f"built by airlock run on {base.link}, id {base.id}",
+        "sourceDisk": disk,
+        "labels": {**body["labels"], **marks},
+    }
+
+
+def subject(image: Facts) -> dict[str, Any]:
+    """What names exactly this image in a report; see ``reports.model.Subject``."""
+    return {
+        "project": image.project,
+        "id": image.id,
+        "created": image.created.isoformat(),
+        "db_sha256": sorted(image.trusted),
+    }
+
+
 def _content(data: bytes, kind: str) -> dict[str, str]:
     # ``content`` is a string for the client library: it does not encode by itself.
     return {"content": base64.b64encode(data).decode(), "fileType": kind}

@@ -70,6 +70,11 @@ METHODS: dict[str, tuple[str, ...]] = {
 #: The same for what nodes ask beside it (``harness.providers.gce``).
 NODES: dict[str, tuple[str, ...]] = {
     "instances.insert": ("compute.disks.setLabels",),
+    # "Manage access to custom images": an image of a disk takes the use of the disk.
+    "images.insert": ("compute.disks.use",),
+    "images.delete": ("compute.images.delete",),
+    "images.setLabels": ("compute.images.setLabels",),
+    "instances.stop": ("compute.instances.stop",),
     "instances.getSerialPortOutput": ("compute.instances.getSerialPortOutput",),
 }
 

@@ -103,7 +103,7 @@ def _up(args: argparse.Namespace, project: str, config: Config | None, journal: 
     certificate = upkeep.await_proxy(api, site, _say)
     print(f"{site.name} is up in {site.region} (run {journal.run}). For gce.toml:")
     print(f'  subnetwork = "{site.subnet.rpartition("/")[2]}"')
-    print(f'  [proxy]\n  url = "{site.proxy_url}"')
+    print(f'  [proxy]\n  url = "{site.proxy_url}"\n  network = "{site.name}"')
     print(f"  intercept = {'true' if site.intercept else 'false'}")
     if certificate is not None:
         print(f'  ca_sha256 = "{certificate.sha256}"')
@@ -132,17 +132,17 @@ def _down(args: argparse.Namespace, project: str, config: Config | None, journal
 
 def _ledger(args: argparse.Namespace, site: Site) -> int:
     import json
+    from contextlib import closing
 
-    from fixtures.ledger import summarise
-    from harness.cloud import ledger
-    from harness.cloud.api import Google
+    from fixtures.ledger import from_log
+    from harness.cloud.ledger import ProxyLog
+    from harness.providers.gce_api import Api
 
-    api = Google(site.project)
-    if args.raw:
-        ledger.fetch(api, site, args.raw)
-        return Exit.PASS
-    rows = ledger.rows(api, site, client=args.client)
-    print(json.dumps(summarise(rows, []), indent=1))
+    with closing(ProxyLog(Api(site.project), site)) as log:
+        if args.raw:
+            log.fetch(args.raw, client=args.client)
+        else:
+            print(json.dumps(from_log(log.rows(client=args.client), []), indent=1))
     return Exit.PASS
 
 

@@ -25,7 +25,7 @@ from installers.collect import modules
 #: The log of a build in the capsule, and the packets of it beside the image.
 LOG, CAPTURE = "build.log", "build.pcap"
 PYTHON = ["/usr/bin/python3", NODE_FILE]
-_JOURNAL = "/var/lib/airlock/journal.jsonl"
+JOURNAL = "/var/lib/airlock/journal.jsonl"
 # Compiling the driver takes the longest: 3 to 6 minutes on two cores that do nothing else.
 _SECONDS = 2400
 _AUDIT_SECONDS = 180
@@ -84,7 +84,7 @@ def apply(job: Job, place: Workplace) -> dict[str, Any]:
 
 def look(job: Job, place: Workplace, results: Mapping[str, Any]) -> Look:
     """Ask the image once nothing will be changed any more; the probes show the capture's eyes."""
-    _, journal = place.run(["cat", _JOURNAL], timeout=20) if results else (0, "")
+    _, journal = place.run(["cat", JOURNAL], timeout=20) if results else (0, "")
     place.run([*PYTHON, "probe"], timeout=60)
     audit = None
     if "driver" in job.cell.profile.parts:
@@ -113,7 +113,7 @@ def manifest(
     seen = captures.classify(captures.read(out / CAPTURE), at.peers())
     ledger = summarise(requests, [seen]) | {
         "proxy_step_end": traffic.named,
-        "packages": sum(str(row["url"]).endswith(_PACKAGES) for row in requests[: traffic.fetched]),
+        "packages": packages(requests[: traffic.fetched]),
         "audit": last.audit,
         "planned": foreign.planned(job, results),
         "left": {"gpu_config": json.loads(last.facts)["gpu_config"]},
@@ -128,6 +128,11 @@ def manifest(
             i["name"]: i["provenance"] for i in results.get("installers", []) if i["provenance"]
         },
     }
+
+
+def packages(requests: Sequence[Mapping[str, Any]]) -> int:
+    """How many requests at the proxy were for packages, or for sources of packages."""
+    return sum(str(row["url"]).endswith(_PACKAGES) for row in requests)
 
 
 def search(disk: Path, secrets: Mapping[str, bytes], ledger: dict[str, Any]) -> None:

@@ -301,9 +301,10 @@ class QemuNode:
             running = self._power_on(frozen.prepare(machine, place))
             # A boot that went wrong, on a busy host for one, is not for others to inherit.
             kept = directory if self._state == "running" else frozen.beside(directory)
-            with job.phase("freeze", "once its agent has hashed the modules"):
-                # Else each fork would hash them again: seconds, in an emulated machine.
+            with job.phase("freeze", "once its agent has looked at every file"):
+                # Else each fork would hash modules and search files again: seconds, emulated.
                 self.transport.facts(timeout=_WARM_SECONDS)
+                self._search()
                 # What a fork does first it finds in memory, and nothing to write back.
                 self.transport.thaw(self.name, at.MAC)
                 self.transport.run(["sync"])
@@ -359,6 +360,9 @@ class QemuNode:
                 stranger = self._image.stranger("nvidia.ko").read_bytes()
                 self.transport.controls(stranger=stranger, module="nvidia")
         self.transport.probe()
+        self._search()
+
+    def _search(self) -> None:
         if not self._job.options.reproducing:
             self.transport.hygiene(list(self._secrets().values()))
 

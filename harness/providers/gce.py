@@ -16,13 +16,18 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.cloud import ledger
+from harness.cloud.api import Google
+from harness.cloud.journal import opened
 from harness.errors import AirlockError, InfraError
 from harness.providers.base import Job, Needs, Refusal
-from harness.providers.gce_api import Api
+from harness.providers.gce_build import Images
 from harness.providers.gce_config import Config, read_config
 from harness.providers.gce_iap import Place, RunKey
+from harness.providers.gce_machine import Machine, log_in
 from harness.providers.gce_money import Budget
-from harness.providers.gce_node import GceNode, log_in
+from harness.providers.gce_node import GceNode
+from harness.providers.gce_traffic import Traffic
 from harness.refusals import known_refusal
 from harness.requirements import Offer
 from harness.transports.base import AgentOperations
@@ -30,6 +35,7 @@ from harness.transports.base import AgentOperations
 if TYPE_CHECKING:
     from fixtures.scenarios import Scenario
     from harness.cells import Cell
+    from harness.cloud.network import Site
 
 #: Seconds for which a zone that had none left is asked last.
 DRY = 600.0
@@ -47,13 +53,15 @@ class Gce:
         self,
         config: Config | None = None,
         *,
-        api: Api | None = None,
+        api: Google | None = None,
         connect: Connect | None = None,
+        connect_proxy: ledger.Connect = ledger.connect,
     ) -> None:
-        """``config``: read when it is needed, if not given. ``api``, ``connect``: for doubles."""
+        """``config``: read when it is needed, if not given. The others are for doubles."""
         self._given = config
         self._given_api = api
         self.connect: Connect = connect or log_in
+        self._connect_proxy = connect_proxy
         self._dry: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -63,8 +71,8 @@ class Gce:
         return self._given or read_config()
 
     @cached_property
-    def api(self) -> Api:
-        return self._given_api or Api(self.config.project)
+    def api(self) -> Google:
+        return self._given_api or Google(self.config.project)
 
     @cached_property
     def key(self) -> RunKey:
@@ -74,6 +82,38 @@ class Gce:
     def budget(self) -> Budget:
         return Budget(self.config)
 
+    @cached_property
+    def images(self) -> Images:
+        """What is built in this run."""
+        return Images(self)
+
+    @cached_property
+    def _watched(self) -> tuple[Site | None, str]:
+        """The network whose proxy's log is the nodes' ledger; or why it cannot be."""
+        proxy = self.config.proxy
+        if proxy is None or not proxy.network:
+            return None, ""
+        with opened(self.config.project, proxy.network) as journal:
+            site = journal.site
+        what = f"{self.config.path}: [proxy] network {proxy.network!r}"
+        if site is None:
+            return None, f"{what} was not made from here, and its log cannot be fetched"
+        if site.proxy_url != proxy.url.rstrip("/"):
+            return None, f"{what} has the proxy {site.proxy_url}, not {proxy.url}"
+        return site, f"{what}: {trouble}" if (trouble := ledger.unreadable(site)) else ""
+
+    @cached_property
+    def log(self) -> ledger.ProxyLog | None:
+        """The proxy's log, where it is ours to read."""
+        site = self._watched[0]
+        return None if site is None else ledger.ProxyLog(self.api, site, self._connect_proxy)
+
+    def watch(self, machine: Machine) -> Traffic | None:
+        """What an instance asks the proxy for, from its beginning on; None: nobody keeps that."""
+        if self.log is None or self.config.proxy is None:
+            return None
+        return Traffic(self.log, self.config.proxy.url, *machine.known_as())
+
     def reasons_not(self, cell: Cell) -> list[str]:
         """What cannot be made there, by the file alone; whether Google has room is tried."""
         config = self.config
@@ -81,14 +121,22 @@ class Gce:
         image = config.images.get(cell.image.name)
         if image is None:
             reasons.append(f"{config.path} has no [images.{cell.image.name}]")
-        elif cell.scenario.secure_boot and "driver" in cell.profile.parts and not image.own_keys:
+        elif (
+            cell.scenario.secure_boot
+            and "driver" in cell.profile.parts
+            and not (image.own_keys or image.build)
+        ):
             reasons.append(
                 f"{config.path}: [images.{cell.image.name}] has not our certificate among its "
                 "keys (own_keys), and the driver's modules would not load"
             )
         if cell.profile.foreign is not None:
             reasons.append("gce does not run set-up of others")
-        troubles = [self.budget.trouble(zone) for zone in config.zones]
+        if self._watched[1]:
+            reasons.append(self._watched[1])
+        if image and image.build and not cell.profile.installers:
+            reasons.append("the profile installs nothing, and so there is no image to build")
+        troubles = [self.budget.trouble(zone, *self._machines(cell)) for zone in config.zones]
         if all(troubles):
             reasons.append(troubles[0])
         return reasons
@@ -114,15 +162,25 @@ class Gce:
         return Needs(memory_mb=120, cores=0)
 
     def minutes(self, cell: Cell) -> float:
-        """An estimate, not measured here: 2 to boot, then the installers."""
-        return 2.0 + (
-            15.0 if "driver" in cell.profile.parts else 3.0 * bool(cell.profile.installers)
+        """An estimate, not measured here: 2 to boot, the installers; 8 for an image and its end."""
+        built = 8.0 * (len(self._machines(cell)) - 1)
+        return (
+            2.0
+            + built
+            + (15.0 if "driver" in cell.profile.parts else 3.0 * bool(cell.profile.installers))
         )
 
     def price(self, cell: Cell) -> str:
         """What it costs, and at most, for people, before it is made."""
-        del cell
-        return self.budget.describe(self.zones()[0])
+        zone = self.zones()[0]
+        prices = [self.budget.describe(zone, config) for config in self._machines(cell)]
+        return "; to build its image ".join(reversed(prices))
+
+    def _machines(self, cell: Cell) -> list[Config]:
+        """The kinds of machines that a cell takes, one after the other."""
+        image = self.config.images.get(cell.image.name)
+        built = image is not None and image.build
+        return [self.config.builder, self.config] if built else [self.config]
 
     def up(self, job: Job) -> GceNode:
         """Instance, host keys, login, installers. Whoever raises leaves nothing behind."""
@@ -140,7 +198,11 @@ class Gce:
         return node
 
     def close(self) -> None:
-        """Nothing is shared but the key, and that is in memory."""
+        """End what was built and leave the proxy; the key is in memory alone."""
+        if "images" in self.__dict__:
+            self.images.close()
+        if "log" in self.__dict__ and self.log is not None:
+            self.log.close()
 
     def zones(self) -> list[str]:
         """In the order in which to try them: those that had none left a moment ago come last."""

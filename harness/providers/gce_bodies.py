@@ -15,6 +15,8 @@ from harness.state import state_dir
 #: What every instance of ours is labelled with; ``airlock reap`` deletes nothing without them.
 OURS = {"managed-by": "airlock"}
 RUN, UNTIL, HOME, CELL = "airlock-run", "airlock-until", "airlock-home", "airlock-cell"
+#: On an image that stays, in the place of RUN: which run built it.
+BUILT_BY = "airlock-built-by"
 #: Seconds that Google may take from the insertion until the time limit begins to count.
 SLACK = 1800
 
@@ -48,10 +50,12 @@ def instance(
     *,
     ssh_key: str,
     secure_boot: bool,
+    more: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A node: no external address, Shielded, deleted by Google when its time is up.
 
-    No service account: a node under test has no identity. ``ssh_key``: one line of OpenSSH.
+    No service account: a node under test has no identity. ``ssh_key``: one line of OpenSSH;
+    ``more``: metadata that goes before the user's.
     """
     region = zone.rpartition("-")[0]
     metadata = {
@@ -61,7 +65,10 @@ def instance(
         "enable-oslogin": "FALSE",
         "ssh-keys": f"{config.user}:{ssh_key} {config.user}",
         **({"http-proxy": config.proxy.url} if config.proxy else {}),
+        # So that an intercepting proxy's ledger can show what apt fetches.
+        **({"airlock-apt-https": "true"} if config.proxy and config.proxy.intercept else {}),
         **config.attributes,
+        **(more or {}),
     }
     body: dict[str, Any] = {
         "name": name,

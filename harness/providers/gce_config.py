@@ -16,10 +16,21 @@
     source = "projects/debian-cloud/global/images/family/debian-12"
     disk_gb = 30
     own_keys = false                               # its signature databases have our certificate
+    build = true                                   # nodes are made of an image that is built on it
+
+    [build]                                        # what those images are built on
+    key = "file:keys/module.key"                   # signs modules; its certificate is in their db
+    certificates = ["other.pem"]                   # which are in their db besides
+    machine_type = "e2-standard-8"
+    provisioning = "standard"
+    minutes = 180
+    keep = false                                   # true: the image stays when the run has ended
+    family = ""                                    # of an image that stays
 
     [proxy]                                        # as `airlock gce up` prints it
     url = "http://10.126.1.2:3128"
     intercept = true
+    network = "airlock"                            # its log is the nodes' ledger
     [attributes]                                   # the nodes' metadata besides
     http-proxy-pem-uri = "gs://bucket/ca.pem"
 
@@ -43,7 +54,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +68,7 @@ SHORTEST, LONGEST = 30, 120 * 86400
 _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROXY = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?/?")
+_NETWORK = re.compile(r"[a-z]([a-z0-9-]{0,40}[a-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _IMAGE = re.compile(
     r"projects/[^/]+/global/images/(family/)?[^/]+|dataproc:\d+\.\d+\.\d+-[a-z0-9]+(-arm)?"
@@ -77,15 +89,37 @@ class Source:
     source: str
     disk_gb: int = 20
     own_keys: bool = False
+    build: bool = False
+
+
+@dataclass(frozen=True)
+class Build:
+    """``[build]``: the machine that images are built on, whom they trust, and whether they stay.
+
+    ``key``: a spec of ``--key`` (``harness.signers.spec``), files relative to the working directory
+    as there; ``certificates``: files, relative to this one.
+    """
+
+    key: str = ""
+    certificates: tuple[str, ...] = ()
+    machine_type: str = "e2-standard-4"
+    provisioning: str = "standard"
+    minutes: int = 180
+    keep: bool = False
+    family: str = ""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """``[proxy]``: the only way out of the nodes' network."""
+    """``[proxy]``: the only way out of the nodes' network.
+
+    ``network``: of `airlock gce up`, if its proxy this is; that one's log is the nodes' ledger.
+    """
 
     url: str
     intercept: bool = False
     ca_sha256: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +165,20 @@ class Config:
     attributes: Mapping[str, str] = field(default_factory=dict)
     limit: Limit | None = None
     prices: tuple[Price, ...] = ()
+    build: Build | None = None
+
+    @property
+    def builder(self) -> Config:
+        """The same for the machine that images are built on: it has no cards."""
+        build = self.build or Build()
+        return replace(
+            self,
+            machine_type=build.machine_type,
+            accelerator="",
+            accelerators=0,
+            provisioning=build.provisioning,
+            minutes=build.minutes,
+        )
 
     @property
     def gpu(self) -> bool:
@@ -188,6 +236,8 @@ def read_config(path: Path | None = None) -> Config:
     }
     if "proxy" in data:
         values["proxy"] = reader.table(Proxy, data["proxy"], "[proxy]")
+    if "build" in data:
+        values["build"] = reader.table(Build, data["build"], "[build]")
     if "limit" in data:
         values["limit"] = reader.table(Limit, data["limit"], "[limit]")
     values["prices"] = tuple(
@@ -247,6 +297,13 @@ class _Reader:
                 if each.default is MISSING:
                     raise self.wrong(name, f"is not given in {header}", "", header, nth)
                 continue
+            if str(each.type).startswith("tuple"):
+                if not isinstance(value := table[name], list) or not all(
+                    isinstance(one, str) for one in value
+                ):
+                    raise self.wrong(name, "must be a list of texts", "", header, nth)
+                table = {**table, name: tuple(value)}
+                continue
             of = {"int": int, "float": (int, float), "bool": bool, "date": dt.date}
             wanted: Any = of.get(str(each.type).rpartition(".")[2], str)
             value = table[name]
@@ -275,8 +332,12 @@ class _Reader:
             raise self.wrong("user", "is no login name that Google's guest agent would make")
         if bool(found.accelerator) != bool(found.accelerators) or found.accelerators < 0:
             raise self.wrong("accelerator", "and accelerators go together", "how many of which")
+        if found.build:
+            self.judge_build(found, found.build)
         for name, image in found.images.items():
             header = f"[images.{name}]"
+            if image.build and not found.build:
+                raise self.wrong("build", "needs a table [build]", "docs/gce.md has one", header)
             if not _IMAGE.fullmatch(image.source):
                 hint = "projects/PROJECT/global/images/[family/]NAME, or dataproc:2.2.60-debian12"
                 raise self.wrong("source", "names no image", hint, header)
@@ -289,6 +350,8 @@ class _Reader:
         if found.proxy and not _PROXY.fullmatch(found.proxy.url):
             hint = "http://HOST:PORT; a password would be seen by everybody in the project"
             raise self.wrong("url", "is no proxy's URL", hint, "[proxy]")
+        if found.proxy and found.proxy.network and not _NETWORK.fullmatch(found.proxy.network):
+            raise self.wrong("network", "is no network of `airlock gce up`", "", "[proxy]")
         if found.limit and found.limit.spend <= 0:
             raise self.wrong("spend", "must be more than nothing", "", "[limit]")
         for nth, price in enumerate(found.prices):
@@ -297,3 +360,21 @@ class _Reader:
                 raise self.wrong("per_hour", why, "", "[[prices]]", nth)
             if price.date > dt.datetime.now(dt.UTC).date():
                 raise self.wrong("date", "is in the future", "", "[[prices]]", nth)
+
+    def judge_build(self, found: Config, build: Build) -> None:
+        """The same for ``[build]``."""
+        header = "[build]"
+        if not build.key and not build.certificates:
+            why = "or certificates must be given: whom else should the image trust?"
+            raise self.wrong("key", why, "", header)
+        if build.provisioning not in ("spot", "standard"):
+            raise self.wrong("provisioning", 'must be "spot" or "standard"', "", header)
+        if not SHORTEST <= found.builder.seconds <= LONGEST:
+            raise self.wrong("minutes", "must be from 1 to 172800: Google's own limit", "", header)
+        if found.builder.gpu or found.builder.arch != found.arch:
+            why = f"must be of {found.arch} and without cards of its own"
+            raise self.wrong("machine_type", why, "", header)
+        if build.family and not build.keep:
+            raise self.wrong("family", "is of images that stay", "keep = true", header)
+        if build.family and not _NETWORK.fullmatch(build.family):
+            raise self.wrong("family", "is no image family", "", header)

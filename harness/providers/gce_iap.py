@@ -36,9 +36,13 @@ GCLOUD_KEY = Path("~/.ssh/google_compute_engine")
 ENDED = ("STOPPING", "STOPPED", "TERMINATED", "SUSPENDING", "SUSPENDED", "PENDING_STOP")
 
 
+#: Where images are: in no zone.
+GLOBAL = "global"
+
+
 @dataclass(frozen=True)
 class Place:
-    """One instance."""
+    """One instance; or an image, whose ``zone`` is GLOBAL."""
 
     project: str
     zone: str
@@ -46,7 +50,9 @@ class Place:
 
     @property
     def text(self) -> str:
-        """The target that means it."""
+        """The target that means it; an image's partial URL."""
+        if self.zone == GLOBAL:
+            return f"projects/{self.project}/global/images/{self.name}"
         return f"gce://{self.project}/{self.zone}/{self.name}"
 
 
@@ -65,6 +71,14 @@ class RunKey:
             .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
             .decode()
         )
+
+    @property
+    def secret(self) -> bytes:
+        """A line of the file that holds the private part but for a byte, and must be on no node.
+
+        By "PROTOCOL.key" of OpenSSH its 32 bytes begin at 161, and a line here has 48.
+        """
+        return self._private.splitlines()[4]
 
     def write(self, path: Path) -> Path:
         """Put it where ssh can read it, mode 0600."""

@@ -47,42 +47,50 @@ class Budget:
         with self._lock:
             return self._spent + sum(each.amount for each in self._reserved.values())
 
-    def describe(self, zone: str) -> str:
-        """What a node there costs, for people, before it is made."""
-        price = self._config.price(zone)
+    def describe(self, zone: str, config: Config | None = None) -> str:
+        """What a node there costs, for people, before it is made.
+
+        ``config``, here and below: of a machine that is no node, with its own type and time.
+        """
+        config = config or self._config
+        price = config.price(zone)
         if price is None:
             return f"price in {zone} unknown"
-        longest = price.per_hour * self._config.seconds / 3600
+        longest = price.per_hour * config.seconds / 3600
         return (
             f"{price.per_hour:g} {price.currency} an hour in {zone}, at most {longest:.2f} "
             f"({price.source}, {price.date})"
         )
 
-    def trouble(self, zone: str) -> str:
-        """Why no node can be paid for there at all; empty if it can."""
-        limit, price = self._config.limit, self._config.price(zone)
+    def trouble(self, zone: str, *configs: Config) -> str:
+        """Why no node, or not all of these machines, can be paid for there; empty if they can."""
+        limit, whole = self._config.limit, 0.0
         if limit is None:
             return ""
-        if price is None:
-            what = f"{self._config.provisioning} {self._config.machine_type}"
-            return f"nobody said what {what} costs in {zone}, and there is a limit"
-        if price.currency != limit.currency:
-            return f"the price in {zone} is in {price.currency}, the limit in {limit.currency}"
-        longest = price.per_hour * self._config.seconds / 3600
-        if longest > limit.spend:
+        for config in configs or (self._config,):
+            price = config.price(zone)
+            if price is None:
+                what = f"{config.provisioning} {config.machine_type}"
+                return f"nobody said what {what} costs in {zone}, and there is a limit"
+            if price.currency != limit.currency:
+                return f"the price in {zone} is in {price.currency}, the limit in {limit.currency}"
+            whole += price.per_hour * config.seconds / 3600
+        if whole > limit.spend:
+            who = "a node" if len(configs) < 2 else "a node and the building of its image"
             return (
-                f"a node in {zone} may cost {longest:.2f} {limit.currency}, and the limit is "
+                f"{who} in {zone} may cost {whole:.2f} {limit.currency}, and the limit is "
                 f"{limit.spend:.2f}"
             )
         return ""
 
-    def reserve(self, name: str, zone: str) -> Reserved:
+    def reserve(self, name: str, zone: str, config: Config | None = None) -> Reserved:
         """Set aside what the node may cost; OverLimit, and then it must not be made."""
+        config = config or self._config
         hint = "raise [limit] spend, lower minutes, or add [[prices]]"
-        if trouble := self.trouble(zone):
+        if trouble := self.trouble(zone, config):
             raise OverLimit(f"{name}: {trouble}", hint=f"{self._config.path}: {hint}")
-        price, limit = self._config.price(zone), self._config.limit
-        amount = price.per_hour * self._config.seconds / 3600 if price else 0.0
+        price, limit = config.price(zone), self._config.limit
+        amount = price.per_hour * config.seconds / 3600 if price else 0.0
         with self._lock:
             before = self._spent + sum(each.amount for each in self._reserved.values())
             if limit is not None and before + amount > limit.spend + 1e-9:

@@ -1,8 +1,8 @@
-"""Ends instances that nobody needs any more, and remembers those that refused to die.
+"""Ends instances and images that nobody needs any more, and remembers what refused to die.
 
 Three layers keep instances from being left: Google's own time limit in each body, the end of each
-node and run, and this, for what a killed run left. Whose instance it is stands in its labels;
-without them nothing is touched.
+node and run, and this, for what a killed run left. Google ends no image: for those there are the
+last two. Whose a thing is stands in its labels; without them nothing is touched.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.cloud.api import Google
 from harness.errors import AirlockError
-from harness.providers.gce_api import Api, Pace
+from harness.providers.gce_api import Pace
 from harness.providers.gce_bodies import HOME, OURS, RUN, UNTIL, home, label
-from harness.providers.gce_iap import Place
+from harness.providers.gce_iap import GLOBAL, Place
 from harness.state import claimed, private_dir, state_dir
 
 #: A run that begins does not wait long for what another one left: Google ends it anyway.
@@ -30,7 +31,10 @@ FILTER = " AND ".join(
 
 @dataclass(frozen=True)
 class Left:
-    """An instance that refused to die. ``since``, ``until``: seconds since 1970; 0: unknown."""
+    """An instance or image that refused to die.
+
+    ``since``, ``until``: seconds since 1970; 0: unknown.
+    """
 
     project: str
     zone: str
@@ -103,10 +107,13 @@ class Reaped:
     spared: list[str]
 
 
-def end_instance(place: Place, api: Api, ledger: Ledger, until: float = 0.0) -> str:
+def end(place: Place, api: Google, ledger: Ledger, until: float = 0.0) -> str:
     """Delete one and see it gone. Why it refused to die (then it is in the ledger), or empty."""
     try:
-        api.delete(place.zone, place.name)
+        if place.zone == GLOBAL:
+            api.remove_image(place.name)
+        else:
+            api.delete(place.zone, place.name)
     except AirlockError as error:
         ledger.add(place, error.message, until)
         return error.message
@@ -117,11 +124,11 @@ def end_instance(place: Place, api: Api, ledger: Ledger, until: float = 0.0) -> 
 def end_owned(entries: Iterable[Mapping[str, Any]]) -> Reaped:
     """End what a dead run's ledger names (see ``harness.state.Owned.instance``)."""
     done, ledger = Reaped([], [], []), Ledger()
-    apis: dict[str, Api] = {}
+    apis: dict[str, Google] = {}
     for entry in entries:
         place = Place(entry["project"], entry["zone"], entry["name"])
-        api = apis.setdefault(place.project, Api(place.project, pace=SWEEPING))
-        _tell(done, place, end_instance(place, api, ledger))
+        api = apis.setdefault(place.project, Google(place.project, pace=SWEEPING))
+        _tell(done, place, end(place, api, ledger))
     return done
 
 
@@ -134,18 +141,16 @@ def reap(
 ) -> Reaped:
     """End what the ledger names, and whatever else of ours nobody needs any more in the projects.
 
-    Needed are instances of runs that live on this machine, and those of other machines whose time
-    is not up; with ``everything`` none but the former. ``dry``: only says so.
+    Needed is what belongs to runs that live on this machine, and what other machines made and whose
+    time is not up; with ``everything`` nothing but the former. ``dry``: only says so.
     """
     done, ledger = Reaped([], [], []), Ledger()
     left = {item.place.text: item for item in ledger.all()}
     for project in dict.fromkeys([*projects, *(item.project for item in left.values())]):
-        api = Api(project, pace=pace)
+        api = Google(project, pace=pace)
         places = {item.place: item.until for item in left.values() if item.project == project}
         try:
-            for found in api.ours(FILTER):
-                marks = dict(found.labels)
-                place = Place(project, found.zone.rpartition("/")[2], found.name)
+            for place, marks in _marked(api):
                 if why := _needed(marks, everything):
                     done.spared.append(f"{place.text}: {why}")
                 else:
@@ -156,7 +161,7 @@ def reap(
             if dry:
                 done.ended.append(f"{place.text} (not done)")
             else:
-                _tell(done, place, end_instance(place, api, ledger, until))
+                _tell(done, place, end(place, api, ledger, until))
     return done
 
 
@@ -172,6 +177,15 @@ def living_runs() -> set[str]:
         except OSError:
             continue
     return alive
+
+
+def _marked(api: Google) -> Iterator[tuple[Place, Mapping[str, str]]]:
+    """What has our labels in a project, instances and images, with all its labels."""
+    for found in api.ours(FILTER):
+        zone = found.zone.rpartition("/")[2]
+        yield Place(api.project, zone, found.name), dict(found.labels)
+    for image in api.own_images(FILTER):
+        yield Place(api.project, GLOBAL, image["name"]), image.get("labels", {})
 
 
 def _needed(marks: Mapping[str, str], everything: bool) -> str:

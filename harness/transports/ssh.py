@@ -143,6 +143,18 @@ class SshTransport(AgentOperations):
         shutil.rmtree(self._folder.name, ignore_errors=True)
         self._folder.cleanup()
 
+    def forward(self, there: str, here: Path) -> None:
+        """Have a socket of ours appear on the node for as long as the connection lives.
+
+        It is made by whom ssh logs in as. Raises TransportError.
+        """
+        self.run("true")  # the connection that it is a part of
+        argv = [*self._ssh, "-O", "forward", "-R", f"{there}:{here}", "--", self._host]
+        done = subprocess.run(argv, capture_output=True, timeout=CONNECT_SECONDS, check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()[-300:]
+            raise TransportError(f"{self.name}: {there}: {said or 'no forwarding'}")
+
     def _remote(self, script: str, *words: str) -> list[str]:
         """The ssh command that runs a script by the node's sh, whatever the login shell is."""
         inner = [*self._become, "/bin/sh", "-c", script, "sh", *words]

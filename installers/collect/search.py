@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import errno
 import gzip
+import hashlib
 import lzma
 import os
 import re
@@ -23,6 +24,7 @@ from urllib.parse import quote
 
 from installers.collect.hygiene import HEAD, PEM_KEY, files_below, is_private_key
 from installers.collect.reader import Reader
+from installers.collect.remember import Remembered
 
 SEARCHED = (
     "/etc",
@@ -48,6 +50,9 @@ KEY_ROOM = 64
 
 # (offset, index of the secret or None for a private key, form)
 Hit = tuple[int, Optional[int], str]
+#: What a resident agent remembers of files between two searches: none is read again that nobody
+#: has touched.
+Found = Remembered[tuple[Hit, ...]]
 
 
 def forms(secret: bytes) -> dict[str, bytes]:
@@ -84,6 +89,8 @@ class _Needles:
             for form, needle in forms(secret).items():
                 self.meaning.setdefault(needle, (index, form))
         self.overlap = max([2 * KEY_ROOM, *(len(needle) for needle in self.meaning)])
+        # Which secrets these are, for what remembers longer than it may know them.
+        self.digest = hashlib.sha256(repr(sorted(self.meaning.items())).encode()).digest()
 
     def scan(self, data: bytes, base: int) -> Iterator[Hit]:
         """Every hit in ``data``, whose first byte is at offset ``base`` of the file."""
@@ -157,9 +164,13 @@ def _scan_file(path: str, needles: _Needles) -> Iterator[Hit]:
 
 
 def search(
-    secrets: list[bytes], paths: Optional[list[str]] = None, reader: Optional[Reader] = None
+    secrets: list[bytes],
+    paths: Optional[list[str]] = None,
+    reader: Optional[Reader] = None,
+    found: Optional[Found] = None,
 ) -> dict[str, Any]:
-    """Reads every file below ``paths`` for secrets (in all their forms) and private keys.
+    """Reads every file below ``paths`` for secrets (in all their forms) and private keys; those
+    alone that ``found`` does not know as they are now.
 
     Returns {"secrets": [{"path", "offset", "secret", "form"}], "private_keys": [path], "files",
     "bytes", "unreadable"}: ``secret`` is the index in the list, never its text. An empty secret
@@ -169,6 +180,11 @@ def search(
         raise ValueError("a secret to search for needs at least 4 bytes")
     reader = reader or Reader()
     needles = _Needles(secrets)
+    known = Found() if found is None else found
+
+    def look(real: str) -> tuple[Hit, ...]:
+        return tuple(_scan_file(real, needles))
+
     hits: dict[tuple[str, int, int], dict[str, Any]] = {}
     keys: set[str] = set()
     unreadable: dict[str, str] = {}
@@ -180,7 +196,7 @@ def search(
             files += 1
             try:
                 size += os.lstat(real).st_size
-                for offset, index, form in _scan_file(real, needles):
+                for offset, index, form in known.get(real, look, needles.digest):
                     if index is None:
                         keys.add(path)
                     else:

@@ -10,7 +10,7 @@ import re
 from reports.causes import fold
 from reports.model import Cell, Report
 from reports.render.words import headline, mark, matrix_name, part_of, verdict_words
-from reports.summary import count_checks, elapsed, standing, unproved, violations
+from reports.summary import count_checks, elapsed, standing, unproved, unwatched, violations
 from reports.text import count, duration, plain
 
 SIZE_LIMIT = 900_000
@@ -67,7 +67,7 @@ def _row(cell: Cell) -> str:
         checks += f", {counts.failed} failed"
     if counts.error:
         checks += f", {counts.error} broken"
-    went_out = str(violations(cell)) if cell.ledger else "not watched"
+    went_out = "not watched" if unwatched(cell) else str(violations(cell))
     seconds = duration(elapsed(cell))
     return (
         f"| {_escape(cell.id)} | {mark(standing(cell))} {verdict_words(cell)}{simulated} | {checks}"

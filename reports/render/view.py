@@ -22,7 +22,16 @@ from reports.model import (
     Report,
 )
 from reports.render.words import mark, verdict_words
-from reports.summary import Standing, count_checks, elapsed, placed, standing, unproved, violations
+from reports.summary import (
+    Standing,
+    count_checks,
+    elapsed,
+    placed,
+    standing,
+    unproved,
+    unwatched,
+    violations,
+)
 from reports.text import duration, head, plain, slug, tail
 
 EVIDENCE_LIMIT = 8_000
@@ -73,6 +82,7 @@ class CellView:
     standing: Standing
     counts: CheckCounts
     violations: int
+    watched: bool
     seconds: float
     failures: list[Failure]
     unverified: list[CheckResult]
@@ -127,6 +137,7 @@ def _cell_view(cell: Cell, anchors: tuple[str, str, str], label: str) -> CellVie
         standing=counts_as,
         counts=count_checks(cell.checks),
         violations=violations(cell),
+        watched=not unwatched(cell),
         seconds=elapsed(cell),
         failures=fold(cell.checks),
         unverified=[check for check in cell.checks if check.outcome == "not-verified"],

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from fixtures import pki
 from fixtures.gce import Compute, Guest
 from harness.providers.base import Job
 from harness.providers.gce import Gce
-from harness.providers.gce_api import ENDPOINT, Api
+from harness.providers.gce_api import ENDPOINT
+from harness.providers.gce_build import Forwarding
 from harness.providers.gce_iap import IapTransport, Place
-from harness.providers.gce_node import log_in
+from harness.providers.gce_machine import log_in
 from harness.state import RunRecord
 from harness.verdict import EXITS
 from installers.exits import Exit
 from reports.read import read_report
 from tests.lab.channel.machine import running
+from tests.lab.gce.relay import Relay
 from tests.unit.gce import site
 from tests.unit.gce.bodies import PROJECT, instance
 from tests.unit.gce.bodies import Api as Plain
@@ -36,6 +42,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="who is not root becomes it by sudo on a node"),
 ]
 ROOT = Path(__file__).resolve().parents[3]
+#: Google's own, before the stand-in beside this file takes its name.
+GCLOUD = shutil.which("gcloud")
 
 
 @dataclass
@@ -44,6 +52,7 @@ class Ground:
 
     cloud: Compute
     folder: Path
+    port: int
 
     def cut(self) -> None:
         """No tunnel lives, and none comes up, from now on."""
@@ -71,7 +80,7 @@ class Ground:
         """A provider that logs in for real, and gives up after so many seconds."""
         pace = replace(site.PACE, boot=boot)
         settings = site.config(user=getpass.getuser())
-        return Gce(settings, api=Api(PROJECT, pace=pace), connect=self.admitting)
+        return Gce(settings, api=site.api(pace), connect=self.admitting)
 
 
 @pytest.fixture
@@ -84,7 +93,7 @@ def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ground]:
         monkeypatch.setenv("AIRLOCK_TEST_TUNNEL", f"{folder}:{port}")
         monkeypatch.setenv(ENDPOINT, cloud.url)
         site.network(cloud)
-        found = Ground(cloud, folder)
+        found = Ground(cloud, folder, port)
         found.publish("host")
         yield found
 
@@ -116,6 +125,69 @@ def test_facts_come_through_the_tunnel(ground: Ground, run: RunRecord) -> None:
     assert not key.exists()
     assert ground.cloud.made("instances") == []
     assert run.owned.instances() == []
+
+
+def test_a_socket_of_ours_is_led_to_the_node(ground: Ground, run: RunRecord) -> None:
+    """As the signer's is to a machine that an image is built on."""
+    attempt = site.Attempt(run, ground.provider())
+    assert attempt.up() == ""
+    node = attempt.station.running
+    assert node is not None
+    assert isinstance(node.transport, Forwarding)
+    here, there = attempt.station.scratch / "our.sock", "/tmp/airlock-test.sock"
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.bind(str(here))
+        ours.listen()
+        node.transport.forward(there, here)
+        ask = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+        ask += "s.sendall(b'from the node'); s.shutdown(1); print(s.recv(99).decode())"
+        answer = threading.Thread(target=_answer, args=(ours,))
+        answer.start()
+        ran = node.transport.run(["python3", "-c", ask, there], timeout=60)
+        answer.join()
+    assert (ran.code, ran.out) == (0, b"from here to from the node\n")
+    attempt.end()
+
+
+def _answer(listener: socket.socket) -> None:
+    link, _ = listener.accept()
+    with link:
+        link.sendall(b"from here to " + link.recv(99))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GCLOUD is None, reason="needs the Google Cloud CLI, which no package index has")
+def test_googles_own_client_makes_the_tunnel(
+    ground: Ground, run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``gcloud`` is real, and so is what it says to a double of the relay."""
+    authority = pki.make_ca("relay")
+    pem, trusted = tmp_path / "relay.pem", tmp_path / "ca.pem"
+    pem.write_bytes(pki.make_leaf(authority, ["localhost"]).key_and_cert())
+    trusted.write_bytes(authority.pem)
+    (tmp_path / "token").write_text("a-token")
+    (tmp_path / "bin").mkdir()
+    with Relay(pem, ground.port) as relay:
+        wrapper = tmp_path / "bin" / "gcloud"
+        override = f"--iap-tunnel-url-override={relay.url}"
+        wrapper.write_text(f'#!/bin/sh\nexec {GCLOUD} "$@" {override}\n')
+        wrapper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+        for name, value in {
+            "CONFIG": str(tmp_path / "config"),
+            "CORE_CUSTOM_CA_CERTS_FILE": str(trusted),
+            "AUTH_ACCESS_TOKEN_FILE": str(tmp_path / "token"),
+            "CORE_CHECK_GCE_METADATA": "false",
+        }.items():
+            monkeypatch.setenv(f"CLOUDSDK_{name}", value)
+        attempt = site.Attempt(run, ground.provider())
+        assert attempt.up() == ""
+        name = ground.cloud.made("instances")[0].rpartition("/")[2]
+        assert relay.asked[0]["instance"] == name
+        assert (relay.asked[0]["project"], relay.asked[0]["port"]) == (PROJECT, "22")
+        assert relay.tokens == {"Bearer a-token"}
+        assert (attempt.station.capsule / "facts.json").stat().st_size > 1000
+        attempt.end()
 
 
 def test_another_host_key_ends_it(ground: Ground, run: RunRecord) -> None:

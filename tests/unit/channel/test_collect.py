@@ -333,6 +333,35 @@ class TestHygiene:
         assert found["bytes"] == 64 << 20
         assert sum(read) < 4 << 20
 
+    def test_a_second_search_reads_what_somebody_touched_and_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And everything for another secret: what was looked for then was not this one."""
+        for name in ("clean", "leak", "later"):
+            put(tmp_path, name, "canary-canary" if name == "leak" else "nothing here")
+        time.sleep(remember.FRESH + 0.1)
+        read: list[str] = []
+        scan = search._scan_file
+
+        def counted(path: str, needles: search._Needles) -> Iterator[search.Hit]:
+            read.append(Path(path).name)
+            return scan(path, needles)
+
+        monkeypatch.setattr(search, "_scan_file", counted)
+        found = search.Found()
+
+        def leaks(secret: bytes = b"canary-canary") -> list[str]:
+            read.clear()
+            told = search.search([secret], [str(tmp_path)], found=found)
+            assert told["files"] == 3
+            return sorted(Path(hit["path"]).name for hit in told["secrets"])
+
+        assert (leaks(), sorted(read)) == (["leak"], ["clean", "later", "leak"])
+        assert (leaks(), read) == (["leak"], [])
+        put(tmp_path, "later", "canary-canary")
+        assert (leaks(), read) == (["later", "leak"], ["later"])
+        assert (leaks(b"another one"), sorted(read)) == ([], ["clean", "later", "leak"])
+
     def test_a_file_of_nothing_but_a_hole_holds_no_secret(self, tmp_path: Path) -> None:
         with (tmp_path / "hole").open("wb") as file:
             file.truncate(1 << 20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +16,15 @@ from harness.cli import main
 from harness.cloud import images, ledger
 from harness.cloud.api import Google
 from harness.cloud.permissions import METHODS, NODES, needed
-from harness.errors import UsageError
+from harness.errors import InfraError, UsageError
 from harness.providers.gce_config import Source
 from harness.state import RunRecord
-from harness.transports.base import Ran
 from installers.asn1 import load_certificate
 from tests.unit.cloud.calls import methods
 from tests.unit.cloud.conftest import PROJECT, SITE, ZONE
 from tests.unit.cloud.test_up import DOWN, UP, VERIFY, WHERE
 from tests.unit.gce import site as nodes
+from tests.unit.gce.proxied import ProxyMachine
 
 DOCTOR = ["doctor", "--provider", "gce", *WHERE, "--zone", ZONE, "--json"]
 PAGE = Path(__file__).parents[3] / "docs/gce-network.md"
@@ -220,22 +219,6 @@ def test_an_image_that_trusts_us_keeps_microsofts_keys(
     assert images.trusts(base, [ours]) != []
 
 
-class Machine:
-    """The proxy's machine: commands are run here, on a log that lies here."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self.closed = False
-
-    def run(self, command: list[str], *, timeout: float) -> Ran:
-        words = [word.replace("/var/log/squid/access.jsonl", str(self._log)) for word in command]
-        done = subprocess.run(words, capture_output=True, timeout=timeout)
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.mark.usefixtures("cloud")
 def test_the_ledger_is_squids_log_by_node_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,13 +241,19 @@ def test_the_ledger_is_squids_log_by_node_and_time(
         "server": "-",
     }
     lines = [row, {**row, "client": "10.126.0.6"}, {**row, "ts": 900.0}]
-    log.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"torn')
+    compact = [json.dumps(one, separators=(",", ":")) for one in lines]
+    log.write_text("".join(f"{one}\n" for one in compact) + '{"torn')
     monkeypatch.setattr(ledger, "BLOCK", 100)
-    machine = Machine(log)
-    google = Google(PROJECT)
-    way = cast(ledger.Connect, lambda *_: machine)
-    found = ledger.rows(google, SITE, client="10.126.0.5", connect=way)
+    machine = ProxyMachine(log)
+    kept = ledger.ProxyLog(Google(PROJECT), SITE, cast(ledger.Connect, machine.connect))
+    found = kept.rows(client="10.126.0.5")
     assert [one["start"] for one in found] == [100.0, 899.5]
-    late = ledger.rows(google, SITE, since=500, connect=way)
-    assert len(late) == 1
-    assert machine.closed
+    assert len(kept.rows(since=500)) == 1
+    kept.fetch(tmp_path / "raw")
+    assert (tmp_path / "raw").read_bytes() == log.read_bytes() + b"\n"
+    assert machine.connected == 1
+    kept.close()
+    assert machine.closed == 1
+    log.unlink()
+    with pytest.raises(InfraError, match="cannot be read"):
+        kept.rows()

@@ -192,7 +192,7 @@ WORDS = {
         "egress.build-planned": "1 hosts were asked that the plan does not name",
         "egress.build-ledger": "2.500 s before the proxy was set",
     },
-    "capture-blind": {"egress.probes-seen": "do not hold all of our probes"},
+    "capture-blind": {"egress.probes-seen": "does not hold all of our probes"},
     "private-key-left": {"hygiene.private-keys": "1 private keys"},
     "password-logged": {"hygiene.secrets": "1 files hold a secret"},
     "package-cache-left": {"hygiene.build-leftovers": "1 files and 0 packages"},

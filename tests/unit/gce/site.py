@@ -11,12 +11,13 @@ from fixtures.gce import Compute, Guest
 from fixtures.scenarios import Scenario
 from harness.admission import Admission
 from harness.cells import Cell, Image, Profile
+from harness.cloud.api import Google
 from harness.compose import compose_cell
 from harness.pool import Pool
 from harness.providers import fake
 from harness.providers.base import Job
 from harness.providers.gce import Gce
-from harness.providers.gce_api import Api, Pace
+from harness.providers.gce_api import Pace
 from harness.providers.gce_config import Config, Source
 from harness.providers.gce_iap import Place
 from harness.state import RunRecord
@@ -73,38 +74,48 @@ def cell() -> Cell:
     )
 
 
-def double_login(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> AgentOperations:
-    """A double of the way in: the API is what is tested here; tests/lab has the real one."""
-    del provider, job, place
-    assert keys == KEYS["hostkeys"]
+def double_node() -> AgentOperations:
+    """A good node, made of data."""
     path = Path(fake.__file__).with_name("fake_node.json")
     return fake.FakeTransport(json.loads(path.read_text())["facts"], "ok")
 
 
+def double_login(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> AgentOperations:
+    """A double of the way in: the API is what is tested here; tests/lab has the real one."""
+    del provider, job, place
+    assert keys == KEYS["hostkeys"]
+    return double_node()
+
+
+def api(pace: Pace = PACE, credentials: Any = None) -> Google:
+    """The client of whatever AIRLOCK_COMPUTE_ENDPOINT names."""
+    return Google(PROJECT, pace=pace, credentials=credentials)
+
+
 def provider(pace: Pace = PACE, credentials: Any = None, **more: Any) -> Gce:
     """A provider on whatever AIRLOCK_COMPUTE_ENDPOINT names."""
-    api = Api(PROJECT, pace=pace, credentials=credentials)
-    return Gce(config(**more), api=api, connect=double_login)
+    return Gce(config(**more), api=api(pace, credentials), connect=double_login)
 
 
 class Attempt:
     """One cell of a run on a provider, by the pool that real runs have."""
 
-    def __init__(self, record: RunRecord, made_by: Gce) -> None:
+    def __init__(self, record: RunRecord, made_by: Gce, of: Cell | None = None) -> None:
         self.record = record
+        self.cell = of or cell()
         self.pool = Pool(
-            [cell()],
+            [self.cell],
             {"gce": made_by},
             record,
             record.path / "capsules",
             admission=Admission(4096, 8),
         )
-        self.station = self.pool.stations[cell().id]
+        self.station = self.pool.stations[self.cell.id]
 
     def up(self) -> str:
         """Bring it up: empty, or why there is no node."""
         try:
-            self.pool.acquire(cell().id)
+            self.pool.acquire(self.cell.id)
         except Unavailable as error:
             return f"{error.kind}: {error}"
         return ""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.gce import Compute, Guest
 from fixtures.scenarios import Scenario
 from harness.cells import Cell, Image, Profile
-from harness.providers.base import Provider
+from harness.providers.base import Job, Provider
+from harness.providers.fake import FakeTransport
+from harness.providers.gce import Gce
 from harness.providers.gce_api import ENDPOINT
 from harness.providers.gce_config import Source
+from harness.providers.gce_iap import Place
 from harness.providers.host import host_cell
 from harness.providers.registry import load
+from harness.transports.base import AgentOperations
 from tests.unit.gce import site
 from tests.unit.gce.bodies import PROJECT
 from tests.unit.providers.contract import Kit
@@ -92,6 +98,30 @@ class HostKit(Kit):
         self._silent.close()
 
 
+class _Installing(FakeTransport):
+    """A node made of data whose installers end as the profile is called."""
+
+    def __init__(self, ending: str) -> None:
+        super().__init__({}, "ok")
+        row: dict[str, Any] = {"name": "proxy", "outcome": "failed"}
+        if ending == "refused":
+            row["refusals"] = [{"code": "proxy.none", "reason": "no proxy", "remedy": "name one"}]
+        else:
+            row["problems"] = [{"what": "a file is wrong", "cause": "", "remedy": "write it"}]
+        self._summary = {"installers": [row]}
+
+    def call(self, op: str, *, timeout: float, **args: Any) -> Any:
+        if op == "apply":
+            return {"code": 1, "summary": self._summary}
+        return super().call(op, timeout=timeout, **args)
+
+
+def _let_in(provider: Gce, job: Job, place: Place, keys: Mapping[str, str]) -> AgentOperations:
+    if job.cell.profile.installers:
+        return _Installing(job.cell.profile.name)
+    return site.double_login(provider, job, place, keys)
+
+
 class GceKit(Kit):
     """The double of Google's API, with a double of the way in."""
 
@@ -109,17 +139,17 @@ class GceKit(Kit):
             "debian-12": Source("projects/debian-cloud/global/images/family/debian-12"),
             "debian-none": Source("projects/debian-cloud/global/images/family/no-such-family"),
         }
-        return site.provider(images=images)
+        return Gce(site.config(images=images), api=site.api(), connect=_let_in)
 
     def cell(self) -> Cell:
         return site.cell()
 
     def bad(self, ending: str) -> Cell | None:
-        """What installers do there is what they do everywhere; see the lab's tests of the agent."""
-        if ending != "lab":
-            return None
+        """What installers do there is what they do everywhere; here they say what they are told."""
         cell = site.cell()
-        return replace(cell, image=replace(cell.image, name="debian-none"))
+        if ending == "lab":
+            return replace(cell, image=replace(cell.image, name="debian-none"))
+        return replace(cell, profile=Profile(ending, "", ("proxy",)))
 
     def slow(self) -> Cell | None:
         """An instance whose guest takes an hour to boot."""

@@ -88,6 +88,11 @@ def test_only_the_root_cause_is_a_finding() -> None:
             "its capture during the build lacks probes",
         ),
         (make_cell(ledger=Ledger(probes=3, truncated=True)), "error", "its capture was cut off"),
+        (
+            make_cell(ledger=Ledger(captured=False, missing_probes=["http://probe.invalid/x"])),
+            "error",
+            "its log lacks probes that were sent out (http://probe.invalid/x), so it would not",
+        ),
     ],
 )
 def test_one_cell(cell: Cell, verdict: str, words: str) -> None:
@@ -101,6 +106,7 @@ def test_one_cell(cell: Cell, verdict: str, words: str) -> None:
     [
         (make_cell(simulated=True), "is simulated"),
         (make_cell(ledger=None), "has no ledger"),
+        (make_cell(ledger=Ledger(captured=False, probes=1)), "nobody captured its packets"),
         (make_cell(checks=[make_check(), make_check("a.b", "not-verified")]), "1 check could not"),
         (make_cell(checks=[make_check(simulated=True)]), "1 check rests on a double"),
     ],

@@ -29,6 +29,7 @@ from reports.summary import (
     standing,
     summarise,
     unproved,
+    unwatched,
     violations,
 )
 from tests.unit.reports.sample import make_cell, make_check, make_run, mixed_report
@@ -141,6 +142,13 @@ def test_violations_are_counted_by_packet_in_both_stages() -> None:
     )
     assert violations(make_cell(ledger=ledger)) == 8
     assert violations(make_cell(ledger=None)) == 0
+
+
+def test_a_log_alone_watches_no_packets() -> None:
+    assert unwatched(make_cell(ledger=None))
+    assert unwatched(make_cell(ledger=Ledger(captured=False)))
+    assert not unwatched(make_cell(ledger=Ledger(captured=False, build=BuildLedger())))
+    assert not unwatched(make_cell(ledger=Ledger()))
 
 
 def test_time_of_a_cell_counts_nested_phases_once() -> None:
