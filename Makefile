@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= $(shell nproc)
 PART   := .ci/part
 
-.PHONY: help run test test-all bench lint docs clean doctor
+.PHONY: help run test test-all lab-kube bench lint docs clean doctor
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ test-all: $(READY) ## every test
 	$(PART) unit 900 $(BIN)/pytest tests/unit -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 8 $(ARGS) || status=$$?; \
 	$(PART) lab 5400 $(BIN)/pytest tests/lab -n 2 --dist loadgroup --durations 12 $(ARGS) || status=$$?; \
 	exit $$status
+
+lab-kube: $(READY) ## tests on a real Kubernetes control plane, which is built once
+	@$(PART) kubernetes 5400 $(BIN)/python -m harness.kubelab
+	@$(PART) kube 900 $(BIN)/pytest tests/kube --durations 8 $(ARGS)
 
 bench: $(READY) ## measurements; ONLY=name measures one anew
 	@$(BIN)/airlock doctor --fix --tests --quiet

@@ -71,9 +71,9 @@ def examine(out: Path = Path("out"), *, tests: bool = False) -> list[Finding]:
     ``tests``: at what the project's own tests and benches want as well.
     """
     return [
-        *(_program(name, *about) for name, about in PROGRAMS.items()),
+        *(program(name, *about) for name, about in PROGRAMS.items()),
         _firmware(),
-        _keyring(),
+        keyring(),
         *(_of_tests() if tests else []),
         namespaces(),
         *_subordinate_ids(),
@@ -124,7 +124,8 @@ def _apt_fix(*packages: str) -> str:
     return f"{sudo}apt-get install --no-install-recommends {' '.join(packages)}"
 
 
-def _program(name: str, package: str, why: str) -> Finding:
+def program(name: str, package: str, why: str) -> Finding:
+    """Whether a program is there; ``package`` is Debian's that has it."""
     found = shutil.which(name, path=PATH)
     if found:
         return Finding(name, "ok", found, why)
@@ -142,8 +143,8 @@ def _firmware() -> Finding:
     return Finding("OVMF", "ok", f"{found.code}, {found.variables}", why)
 
 
-def _keyring() -> Finding:
-    """Ubuntu has no keys for Debian's archive."""
+def keyring() -> Finding:
+    """Whether Debian's archive can be verified: Ubuntu has no keys of it."""
     why = "verifies Debian's packages when a base image is made"
     name, package = "Debian archive keys", "debian-archive-keyring"
     if any(Path("/usr/share/keyrings").glob("debian-archive-keyring.*")):
@@ -152,7 +153,7 @@ def _keyring() -> Finding:
 
 
 def _of_tests() -> list[Finding]:
-    programs = [_program(name, *about) for name, about in PROGRAMS_OF_TESTS.items()]
+    programs = [program(name, *about) for name, about in PROGRAMS_OF_TESTS.items()]
     found = [replace(one, level="note") if one.level == "missing" else one for one in programs]
     return [*found, _browser()]
 

@@ -33,6 +33,8 @@ _HELMS = "meta.helm.sh/release-name"
 #: What every namespace has, or gets by itself.
 _NOT_OURS = {"kube-root-ca.crt", "openshift-service-ca.crt"}
 _LEASE_SLACK = 120
+#: Seconds between two looks at what is going away.
+_LOOK = 0.2
 
 
 @dataclass
@@ -139,10 +141,19 @@ def _alone(order: Order) -> Any:
 
 
 def _namespace(order: Order) -> bool:
-    """Make it if it is not there, with a word on who did; true if it was made."""
+    """Make it if it is not there, with a word on who did; true if it was made.
+
+    One that is being deleted takes nothing new, and an API server answers that with 403.
+    """
     name = order.target.namespace
-    if order.cluster.get("v1", "Namespace", name) is not None:
+    live = order.cluster.get("v1", "Namespace", name)
+    if live is not None and (live.get("status") or {}).get("phase") != "Terminating":
         return False
+    if live is not None and not _gone(order):
+        raise InfraError(
+            f"namespace {name} is being deleted, and still is after {order.seconds} s",
+            hint=f"kubectl get namespace {name} -o yaml: its conditions say what holds it",
+        )
     meta = {"name": name, "labels": {MADE_BY: order.release}}
     order.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     return True
@@ -322,3 +333,15 @@ def _remove_namespace(order: Order, outcome: Outcome) -> None:
         return
     order.cluster.delete("v1", "Namespace", name)
     outcome.changed = True
+    if not _gone(order):
+        outcome.notes.append(f"namespace {name} is still being deleted after {order.seconds} s")
+
+
+def _gone(order: Order) -> bool:
+    """Wait for the namespace, which is being deleted; whether it went in the time of the order."""
+    end = time.monotonic() + order.seconds
+    while order.cluster.get("v1", "Namespace", order.target.namespace) is not None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK)
+    return True

@@ -155,7 +155,7 @@ def read_declaration(path: Path) -> Declaration:
             "stand in the cluster for all to read",
             hint="let the node network's addresses through at the proxy without one",
         )
-    slicing = read_slicing(data["slicing"], str(path)) if "slicing" in data else None
+    slicing = read_slicing(path, text, data["slicing"]) if "slicing" in data else None
     return Declaration(path, **made, slicing=slicing)
 
 

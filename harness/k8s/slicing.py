@@ -11,15 +11,16 @@ What slicing does not give is said wherever it is planned: see :data:`NOT_GIVEN`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.catalog import check_keys, line_of
 from harness.errors import UsageError
 from harness.k8s.objectnames import SUBDOMAIN, is_label_value
-from harness.names import nearest
 
 #: The label by which a node chooses its key of the ConfigMap.
 NODE_LABEL = "nvidia.com/device-plugin.config"
@@ -146,12 +147,19 @@ class Slicing:
         return {NODE_LABEL: group.name} if group and group.name != self.default else {}
 
 
-def read_slicing(table: Mapping[str, Any], where: str) -> Slicing:
-    """A declaration from the table ``[slicing]`` of a file; ``where`` names it. UsageError."""
-    _only(table, {"name", "default", "group"}, f"{where}: [slicing]")
-    rows = table.get("group", [])
+def read_slicing(path: Path, text: str, table: Any) -> Slicing:
+    """A declaration from the table ``[slicing]`` of the file ``path``. UsageError with the line."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}:{line_of(text, 'slicing')}: slicing is not a table")
+    check_keys(path, text, table, {"name", "default", "group"}, "[slicing]")
+    where, rows = str(path), table.get("group", [])
     if not isinstance(rows, list) or not rows:
         raise UsageError(f"{where}: [slicing] has no [[slicing.group]]")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            line = line_of(text, "group", "[slicing]")
+            raise UsageError(f"{where}:{line}: group = {row!r}", hint="write [[slicing.group]]")
+        check_keys(path, text, row, _KEYS, "[[slicing.group]]", number)
     groups = tuple(_group(row, f"{where}: [[slicing.group]] {n}") for n, row in enumerate(rows, 1))
     names = [group.name for group in groups]
     for name in names:
@@ -171,8 +179,6 @@ def read_slicing(table: Mapping[str, Any], where: str) -> Slicing:
 
 
 def _group(row: Mapping[str, Any], where: str) -> Group:
-    keys = {"name", "resources", "replicas", "rename", "fail-requests-greater-than-one", "nodes"}
-    _only(row, keys, where)
     name = row.get("name", "")
     if not isinstance(name, str) or not name or not is_label_value(name):
         raise UsageError(
@@ -201,12 +207,7 @@ def _group(row: Mapping[str, Any], where: str) -> Group:
 
 
 _FAIL = "fail-requests-greater-than-one"
-
-
-def _only(table: Mapping[str, Any], keys: Sequence[str] | set[str], where: str) -> None:
-    for key in table:
-        if key not in keys:
-            raise UsageError(f"{where}: unknown key {key!r}", hint=nearest(key, sorted(keys)))
+_KEYS = ("name", "resources", "replicas", "rename", _FAIL, "nodes")
 
 
 def group_from(name: str, text: str) -> Group | None:

@@ -183,7 +183,7 @@ def sources(image: Image) -> Sequence[str]:
     words = components(image).replace(",", " ")
     if given := image.mirror or os.environ.get(VARIABLE):
         return [f"deb {given} {s} {words}" for s in (image.suite, *image.archives)]
-    found = _configured(_ORIGINS.get(image.family, ""))
+    found = configured(_ORIGINS.get(image.family, ""))
     if "main" not in found:
         return []
     suites = (image.suite, f"{image.suite}-updates", *image.archives)
@@ -193,7 +193,7 @@ def sources(image: Image) -> Sequence[str]:
     return lines
 
 
-def _configured(origin: str) -> dict[str, str]:
+def configured(origin: str) -> dict[str, str]:
     """Kind of archive (main, security) -> its address, as apt of this machine has it."""
     found: dict[str, str] = {}
     try:

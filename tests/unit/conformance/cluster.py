@@ -1,4 +1,4 @@
-"""A cluster that is as it should be, on the double of the API, and its shell: curl with a login."""
+"""A cluster that is as it should be, on the API's double or a real one, and its shell: curl."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from fixtures.kubeapi.server import KubeApi
 from harness.k8s.slicing import GPU_RESOURCE, Group, Slicing
 from harness.transports.base import Ran
 
@@ -36,7 +35,24 @@ set -e
 """
 
 
-def good(api: KubeApi) -> None:
+class Api(Protocol):
+    """What KubeApi (the double) and KubeServer (a real one) both are."""
+
+    version: str
+    token: str
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ca_pem(self) -> str: ...
+
+    def put(self, item: dict[str, Any]) -> dict[str, Any]: ...
+
+    def kubeconfig(self, path: Path) -> Path: ...
+
+
+def good(api: Api) -> None:
     """Two nodes with a card in four slices, and all that the operator brings."""
     api.put(_namespace())
     api.put(_definition())
@@ -44,7 +60,7 @@ def good(api: KubeApi) -> None:
     time = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     api.put(_policy())
     for name in NODES:
-        api.put(_node(name))
+        api.put(_node(name, api.version))
         api.put(_pod(f"validator-{name}", "nvidia-operator-validator", name, time))
         api.put(_pod(f"plugin-{name}", "nvidia-device-plugin-daemonset", name, time))
     for name in _DAEMONSETS:
@@ -104,10 +120,10 @@ def _policy() -> dict[str, Any]:
     return {**made, "status": {"state": "ready"}}
 
 
-def _node(name: str) -> dict[str, Any]:
+def _node(name: str, version: str) -> dict[str, Any]:
     labels = {"nvidia.com/gpu.present": "true", **SLICING.groups[0].labels(1, "NVIDIA-A10G")}
     four = {GPU_RESOURCE: "4"}
-    info = {"kubeletVersion": "v1.34.2", "osImage": "Ubuntu 22.04.5 LTS"}
+    info = {"kubeletVersion": f"v{version}", "osImage": "Ubuntu 22.04.5 LTS"}
     status = {"conditions": _READY, "capacity": four, "allocatable": four, "nodeInfo": info}
     return _named("v1", "Node", name, labels=labels, status=status)
 
@@ -140,7 +156,7 @@ class Shell:
 
     name = "cluster"
 
-    def __init__(self, api: KubeApi, home: Path) -> None:
+    def __init__(self, api: Api, home: Path) -> None:
         self._api = api
         self._home = home
         ca = home / "ca.pem"

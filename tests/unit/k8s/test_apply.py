@@ -98,6 +98,27 @@ def test_apply_twice_changes_nothing_the_second_time_and_remove_takes_all_away(
     assert not remove(orders()).changed
 
 
+def test_a_namespace_takes_a_while_to_go(api: KubeApi, orders: Orders) -> None:
+    apply(orders())
+    api.store.linger = 0.5
+    assert remove(orders(), definitions=True).notes == []
+    assert NAMESPACE not in api.names("namespaces")
+    apply(orders())
+    kind = api.store.find("", "v1", "namespaces")
+    assert kind
+    api.store.delete(kind, "", NAMESPACE)  # by somebody else, just before
+    assert apply(orders()).revision == 1
+
+
+def test_a_namespace_that_does_not_go_is_told(api: KubeApi, orders: Orders) -> None:
+    apply(orders())
+    api.store.linger = 60.0
+    notes = remove(orders(seconds=1)).notes
+    assert any("is still being deleted after 1 s" in note for note in notes)
+    with pytest.raises(InfraError, match="is being deleted, and still is after 1 s"):
+        apply(orders(seconds=1))
+
+
 def test_what_somebody_deleted_comes_back(api: KubeApi, orders: Orders, cluster: Cluster) -> None:
     apply(orders())
     assert cluster.delete("apps/v1", "Deployment", "gpu-operator", NAMESPACE)

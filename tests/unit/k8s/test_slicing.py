@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ sharing:
 
 
 def declared(text: str = DECLARED) -> Slicing:
-    return read_slicing(tomllib.loads(text)["slicing"], "cluster.toml")
+    return read_slicing(Path("cluster.toml"), text, tomllib.loads(text)["slicing"])
 
 
 def said(text: str) -> list[str]:
@@ -95,7 +96,10 @@ def test_groups_labels_and_numbers() -> None:
         ("replicas = 4", "replicas = 1", "replicas = 1"),
         ("replicas = 4", "replicas = true", "replicas = True"),
         ("replicas = 4", "", "replicas = None"),
+        ("replicas = 4", "replica = 4", "cluster.toml:7: unknown key 'replica'"),
+        ("replicas = 2", "replica = 2", "cluster.toml:12: unknown key 'replica'"),
         ("replicas = 4", "replica = 4", "did you mean 'replicas'?"),
+        ("default =", "defualt =", "cluster.toml:3: unknown key 'defualt'"),
         ('default = "four"', 'default = "fuor"', "is no group"),
         ('name = "training"', 'name = "four"', "two groups are called four"),
         ('name = "training"', 'name = "a b"', "cannot be a label"),
@@ -111,6 +115,18 @@ def test_bad_declarations(old: str, new: str, said: str) -> None:
         declared(DECLARED.replace(old, new, 1))
     assert said in f"{error.value.message} {error.value.hint}"
     assert "cluster.toml" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slicing = 5\n", "cluster.toml:1: slicing is not a table"),
+        ("[slicing]\ngroup = [5]\n", "cluster.toml:2: group = 5"),
+    ],
+)
+def test_what_is_no_table(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        declared(text)
 
 
 def test_a_declaration_without_groups() -> None:

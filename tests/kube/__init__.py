@@ -1,0 +1,1 @@
+"""Tests on a real Kubernetes control plane: ``make lab-kube`` runs them, and nothing else does."""
