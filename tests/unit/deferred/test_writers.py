@@ -23,7 +23,7 @@ SITE = b"""<?xml version="1.0"?>
   <!-- <property><name>yarn.resource-types</name><value>off</value></property> -->
 </configuration>
 """
-LIMIT = settings(max_examples=60, deadline=None)
+LIMIT = settings(max_examples=60)
 NAME = st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)
 # What XML 1.0 can hold, without the edges that Hadoop's readers trim.
 VALUE = st.text(

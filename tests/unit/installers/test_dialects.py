@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as how_to_try
 from hypothesis import strategies as st
 
 from installers.dialects import apt, clients, cloud, environment, java, packages, services
@@ -102,7 +101,6 @@ def test_no_credentials_in_an_images_files(dialect: Dialect) -> None:
     ],
     ids=lambda dialect: dialect.name,
 )
-@how_to_try(deadline=None)
 @given(foreign=FOREIGN)
 def test_foreign_lines_survive_and_ours_win(dialect: Dialect, foreign: str) -> None:
     should = dialect.settings(want())

@@ -52,7 +52,7 @@ def content(entry: Entry | None) -> dict[str, bytes]:
     return {name: entry.read(name) for name in entry.files}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), values, max_size=4))
 def test_the_order_of_inputs_does_not_matter(inputs: dict[str, Any]) -> None:
     turned = dict(reversed(inputs.items()))

@@ -23,7 +23,7 @@ def key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     name=st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=16),
     serial=st.integers(1, 2**159 - 1),
@@ -93,7 +93,7 @@ def test_private_keys_are_not_certificates(ours: Identity) -> None:
     assert asn1.read_pem(ours.key_pem) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_cut_is_refused(ours: Identity, data: st.DataObject) -> None:
     end = data.draw(st.integers(0, len(ours.der) - 1))
@@ -101,7 +101,7 @@ def test_every_cut_is_refused(ours: Identity, data: st.DataObject) -> None:
         asn1.read_certificate(ours.der[:end])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damage_never_raises_anything_else(ours: Identity, data: st.DataObject) -> None:
     damaged = bytearray(ours.der)

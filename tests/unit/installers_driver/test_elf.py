@@ -33,7 +33,7 @@ def test_repeated_fields_keep_every_value() -> None:
     assert elf.modinfo(twice) == {"alias": ["pci:v000010DEd*", "char-major-195-*"]}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
     damaged = bytearray(material.module(_FIELDS))

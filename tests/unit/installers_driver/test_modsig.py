@@ -84,7 +84,7 @@ def test_key_sizes(bits: int) -> None:
     assert modsig.verify(b"module", signer, asn1.read_certificate(who.der))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_no_flipped_bit_goes_unseen(ours: Identity, data: st.DataObject) -> None:
     certificate = asn1.read_certificate(ours.der)
@@ -102,7 +102,7 @@ def test_no_flipped_bit_goes_unseen(ours: Identity, data: st.DataObject) -> None
     assert seen.digest_ok is not True or seen.body == b"the module's bytes"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_damaged_cms_never_raises_anything_else(ours: Identity, data: st.DataObject) -> None:
     damaged = bytearray(material.sign(ours, b"module", material.DETACHED))

@@ -184,7 +184,7 @@ def test_several_blocks_and_the_text_around_them(keys: Keys) -> None:
         assert [key.fingerprint for key in openpgp.read(data)] == [keys.good, keys.other]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300))
 def test_never_anything_but_its_own_error(data: bytes) -> None:
     for content in (data, b"\x99" + data, b"\xc6" + data, b"\x99\x00\x0d\x04" + data):
@@ -193,7 +193,7 @@ def test_never_anything_but_its_own_error(data: bytes) -> None:
                 keypolicy.judge(certificate, NOW)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_key_is_an_error_or_still_a_key(keys: Keys, data: st.DataObject) -> None:
     content = bytearray(keys.everything)
@@ -208,7 +208,7 @@ def test_a_damaged_key_is_an_error_or_still_a_key(keys: Keys, data: st.DataObjec
                 keypolicy.minimal(certificate)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.binary(max_size=100))
 def test_armor_of_anything(packets: bytes, noise: bytes) -> None:
     if packets:

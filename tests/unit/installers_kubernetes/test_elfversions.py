@@ -134,7 +134,7 @@ def test_cut_off_anywhere() -> None:
     assert damaged > 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     changes=st.lists(
         st.tuples(
@@ -190,7 +190,7 @@ def test_either_class_and_byte_order(bits: int, order: str) -> None:
 
 
 @given(st.binary(max_size=4096))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_noise(tail: bytes) -> None:
     for head in (b"\x7fELF\x02\x01\x01", b"\x7fELF\x01\x02\x01"):
         with contextlib.suppress(ELFError):

@@ -55,7 +55,7 @@ WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
 VALUES = st.booleans() | st.integers(-(10**6), 10**6) | WORDS | st.lists(WORDS, max_size=3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(WORDS, st.dictionaries(KEYS, VALUES, max_size=3), max_size=3))
 def test_read_what_is_written(data: dict[str, dict[str, Any]]) -> None:
     text = ""
@@ -88,7 +88,7 @@ def test_what_is_no_toml_is_told_with_its_line(text: str, words: str) -> None:
         tomltext.tables(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("[]\"'=#.,\\ \nabx1"), max_size=40))
 def test_noise_is_read_or_refused(text: str) -> None:
     said = "line "

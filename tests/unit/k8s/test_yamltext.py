@@ -37,7 +37,7 @@ def test_texts_that_look_like_something_else_are_quoted(text: str) -> None:
 SCALARS = st.text(max_size=9) | st.integers() | st.booleans() | st.from_regex(r"[-+.0-9eExyno:]+")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=9), SCALARS, max_size=3))
 def test_what_is_written_is_read_back(value: dict[str, object]) -> None:
     assert load_all(dump_all([value]), "x") == [value]

@@ -39,7 +39,7 @@ def test_a_secret_is_found_however_it_is_written(tmp_path: Path, written: bytes)
 
 
 @given(offset=st.integers(min_value=(8 << 20) - 64, max_value=(8 << 20) + 64))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_secret_across_the_edge_of_a_chunk_is_found(
     tmp_path_factory: pytest.TempPathFactory, offset: int
 ) -> None:

@@ -102,7 +102,7 @@ def merged(folder: Path, files: Sequence[Path]) -> tuple[Report, Merge]:
     return read_report(folder / "made"), said
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_merging_any_partition_is_the_whole(data: st.DataObject) -> None:
     cells = cells_of(data.draw(st.lists(st.integers(0, len(KINDS) - 1), min_size=1, max_size=12)))
