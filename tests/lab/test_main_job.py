@@ -193,7 +193,8 @@ def test_sabotages_fail_their_checks_their_dependants_and_no_other(tmp_path: Pat
 def test_a_strangers_break_must_fail_what_it_is_said_to(tmp_path: Path) -> None:
     shell = tmp_path / "my break.sh"
     shell.write_text("rm /etc/apt/apt.conf.d/*proxy*\n")
-    words = ("sabotage", *ONE, "--apply", str(shell), "--out", str(tmp_path))
+    # The good node was seen a moment ago, and nothing of it has changed.
+    words = ("sabotage", *ONE, "--inherit", "--apply", str(shell), "--out", str(tmp_path))
     done = airlock(*words, "--expect", "trust.os-store")
     assert done.returncode == 1, done.stdout[-4000:]
     assert "trust.os-store must fail under my-break and was pass" in done.stdout
