@@ -11,7 +11,7 @@ from reports.blame import Blame, of_cell, of_check
 from reports.causes import fold
 from reports.findings import Excuse, Finding, Level
 from reports.model import Cell, CheckResult, Egress, Subject
-from reports.policy import Bound, Policy, Waivers, matches
+from reports.policy import Bound, EvidenceRules, Policy, Waivers, matches
 from reports.summary import standing
 from reports.text import count
 
@@ -257,17 +257,30 @@ def _source_findings(cell: Cell, odd: list[CheckResult], rules: Rules) -> Iterat
             yield Finding("error", f"{why}, which the policy does not allow", "run it", cell.id)
         else:
             yield Finding("note", why, cell=cell.id)
-    doubles = len([c for c in cell.checks if c.simulated or (c.evidence and _on_a_double(c))])
+    yield from _double_findings(cell, evidence)
+
+
+def _double_findings(cell: Cell, evidence: EvidenceRules) -> Iterator[Finding]:
+    """What of a cell's evidence is a double's."""
+    found = [c for c in cell.checks if c.simulated or _on_a_double(c)]
     if cell.simulated:
-        why = "is simulated: it says nothing about a real machine"
-    elif doubles:
-        why = f"{count(doubles, 'check rests', 'checks rest')} on a double"
+        why, some = "is simulated: it says nothing about a real machine", True
     else:
-        return
-    if evidence.simulated:
+        # Nobody can have the real ones there: the policy says so, and for which checks.
+        taken = [c for c in found if any(matches(pattern, c.id) for pattern in evidence.doubles)]
+        some = len(found) > len(taken)
+        why = f"{_resting(len(found) - len(taken))} on a double"
+        if taken:
+            said = f"{_resting(len(taken))} on a double, as the policy has it"
+            yield Finding("note", said, cell=cell.id)
+    if some and evidence.simulated:
         yield Finding("note", why, cell=cell.id)
-    else:
+    elif some:
         yield Finding("error", f"{why}, and the policy lets no double count", "", cell.id)
+
+
+def _resting(checks: int) -> str:
+    return count(checks, "check rests", "checks rest")
 
 
 def _on_a_double(check: CheckResult) -> bool:

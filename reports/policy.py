@@ -48,11 +48,13 @@ class NotVerified(Table, frozen=True):
 class EvidenceRules(Table, frozen=True):
     """Which evidence counts.
 
-    ``simulated``: that of a double. ``inherited``: of an earlier run. ``ledger``: a cell has to
+    ``simulated``: that of a double; ``doubles``: for these checks in any case (patterns of ids),
+    unless the whole cell is simulated. ``inherited``: of an earlier run. ``ledger``: a cell has to
     have one. ``max_age_hours``: since the end of the run (and of an inherited one); null: any.
     """
 
     simulated: bool = True
+    doubles: tuple[Name, ...] = ()
     inherited: bool = True
     ledger: bool = False
     max_age_hours: Annotated[int, msgspec.Meta(ge=1)] | None = None

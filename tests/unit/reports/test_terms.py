@@ -253,6 +253,21 @@ def test_evidence_that_does_not_count(cell: Cell, rules: EvidenceRules, words: s
     assert says(found, words)
 
 
+def test_a_double_counts_for_the_checks_that_the_policy_names() -> None:
+    checks = [make_check("deferred.yarn", simulated=True), make_check("modules.signature")]
+    rules = EvidenceRules(simulated=False, doubles=("deferred.*",))
+    found = judged([make_cell(checks=checks)], Policy(evidence=rules))
+    assert found.verdict == "pass"
+    assert says(found, "1 check rests on a double, as the policy has it")
+    other = [*checks, make_check("driver.loaded", simulated=True)]
+    found = judged([make_cell(checks=other)], Policy(evidence=rules))
+    assert found.verdict == "error"
+    assert says(found, "1 check rests on a double, and the policy lets no double count")
+    # A cell of doubles says nothing of an image, whatever its checks are called.
+    alone = judged([make_cell(checks=checks[:1], simulated=True)], Policy(evidence=rules))
+    assert alone.verdict == "error"
+
+
 def test_freshness() -> None:
     policy = Policy(evidence=EvidenceRules(max_age_hours=24))
     assert judged([make_cell()], policy).verdict == "pass"
