@@ -48,6 +48,7 @@ _GOES: dict[str, tuple[tuple[str, str], ...]] = {
 _MACHINE_ID = "/etc/machine-id"
 _DBUS_ID = "/var/lib/dbus/machine-id"
 _POLICY = "/usr/sbin/policy-rc.d"
+_VOLATILE = "/run/systemd/journald.conf.d/airlock-seal.conf"
 # Where programs of the build may have left a password; /usr holds only packages' files.
 _SEARCHED = ("/etc", "/root", "/home", "/var/lib", "/var/log", "/var/cache", "/opt", "/srv", "/run")
 _SEARCH_LIMIT = 64 << 20
@@ -91,6 +92,8 @@ class Seal(Installer):
         for change in changes:
             with log.step(f"seal {change.key}"):
                 if change.key in _GOES:
+                    if change.key == "logs" and host.is_running_system:
+                        _to_memory(host)
                     for path in _present(host, change.key):
                         host.remove(path)
                 elif change.key == "machine-id":
@@ -117,6 +120,14 @@ class Seal(Installer):
     def remove(self, host: Host) -> None:
         """Only the unit: what was thrown away cannot come back."""
         units.remove(host, units.HOST_KEYS)
+
+
+def _to_memory(host: Host) -> None:
+    """Until it boots the next time, the machine that the image is built on logs to memory alone:
+    its journal would be back before the disk is taken (journald.conf(5), Storage=).
+    """
+    host.write(_VOLATILE, "# Written by airlock.\n[Journal]\nStorage=volatile\n")
+    host.run(["systemctl", "restart", "systemd-journald.service"], timeout=60)
 
 
 def _present(host: Host, name: str) -> list[str]:
