@@ -34,12 +34,14 @@ ATTRIBUTES = (
 OURS = "airlock-"
 #: Whose messages are taken whatever they say.
 UNITS = ("airlock-*", "dataproc*", "google-*", "cloud-init*", "nvidia-*")
-# A machine with another instance's journal (a fork, a copied image) has two.
-_JOURNAL = ("journalctl", "--merge", "--no-pager", "-q", "-b", "-o", "short-iso", "-n", str(LINES))
-JOURNALS = (
-    (*_JOURNAL, "-p", "warning"),
-    (*_JOURNAL, *(word for unit in UNITS for word in ("-u", unit))),
-)
+# A machine with another instance's journal (a fork, a copied image) has two: --merge, with
+# which systemd 252 takes no -b, but the boot's id as a match.
+_JOURNAL = f"""\
+boot=$(tr -d - </proc/sys/kernel/random/boot_id) || exit
+exec journalctl --merge --no-pager -q -o short-iso -n {LINES} "$@" "_BOOT_ID=$boot"
+"""
+_ASKED = (("-p", "warning"), tuple(word for unit in UNITS for word in ("-u", unit)))
+JOURNALS = tuple(("sh", "-c", _JOURNAL, "journalctl", *words) for words in _ASKED)
 
 
 def collect(collector: Collector, nonce: Optional[str] = None) -> dict[str, Any]:
@@ -149,8 +151,9 @@ class _Log:
             self._missing["journal.txt"] = f"journalctl took longer than {PATIENCE:g} s"
             return ""
         text = out.decode("utf-8", "replace")
-        shown = " ".join(word for word in self._argv if word not in ("--no-pager", "-q"))
-        return f"# {shown}\n{text}" if text else ""
+        if self._process.returncode:
+            self._missing["journal.txt"] = f"journalctl ended with {self._process.returncode}"
+        return f"# {' '.join(self._argv[3:])}\n{text}" if text else ""
 
 
 class _Attributes(threading.Thread):

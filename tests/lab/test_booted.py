@@ -1,4 +1,4 @@
-"""Sealing a machine that runs: what it logs meanwhile is not in its image."""
+"""What only a machine shows that systemd booted: its journal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from harness.pack import pack
 from harness.state import cache_dir
+from installers import capture
 from tests.lab.deferred import container
 
 pytestmark = [
@@ -36,6 +37,21 @@ def node(tmp_path: Path) -> Iterator[container.Node]:
         with container.Node(root, Path(scratch) / "seal", program) as made:
             made.boot(agent=False)
             yield made
+
+
+def test_a_capture_takes_warnings_and_what_our_units_said(node: container.Node) -> None:
+    """Of this boot alone, and of whatever machine's journal it is in."""
+    node.run("logger", "-t", "old", "-p", "user.warning", "before the boot")
+    node.stop()
+    node.boot(agent=False)
+    node.run("logger", "-t", "app", "-p", "user.warning", "something is odd")
+    node.run("systemd-run", "--wait", "-q", "-u", "airlock-said", "echo", "a word of ours")
+    node.run("journalctl", "--sync")
+    warnings, units = (node.run(*command) for command in capture.JOURNALS)
+    assert "something is odd" in warnings
+    assert "before the boot" not in warnings
+    assert "a word of ours" in units
+    assert "something is odd" not in units
 
 
 def test_the_journal_goes_to_memory_until_the_next_boot(node: container.Node) -> None:
