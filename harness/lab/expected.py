@@ -40,6 +40,8 @@ def expected(
         "restarted": scenario.boot.again,
         "secure_boot": scenario.secure_boot,
         "intercept": scenario.intercept,
+        # All others of ours set up what is there, or fetch what the manager of packages does not.
+        "fetches_packages": driver,
         "auth": scenario.auth == "basic",
         "gpu": False,
         "foreign": cell.profile.foreign is not None,

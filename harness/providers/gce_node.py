@@ -114,6 +114,7 @@ def expected(cell: Cell, config: Config, built: Built | None = None) -> dict[str
         "proxy_url_redacted": config.proxy.url if config.proxy and proxied else None,
         "secure_boot": cell.scenario.secure_boot,
         "intercept": cell.scenario.intercept,
+        "fetches_packages": "driver" in cell.profile.parts,
         "auth": False,
         "gpu": config.gpu,
         "foreign": False,

@@ -72,6 +72,7 @@ NETWORKS = (
     *("/etc/NetworkManager/system-connections/*", "/etc/network/interfaces"),
     *("/etc/network/interfaces.d/*", "/etc/sysconfig/network-scripts/ifcfg-*"),
 )
+_CLOUD_INIT, _CLOUD_INIT_OFF = "/usr/bin/cloud-init", "/etc/cloud/cloud-init.disabled"
 _CARD = re.compile(
     r"^[^#\n]*(?:address|hwaddr|macaddr)[^#\n]*?\b((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b", re.I | re.M
 )
@@ -152,9 +153,13 @@ def _credentials(reader: Reader, homes: list[str]) -> list[str]:
 
 
 def _network_names(reader: Reader) -> list[dict[str, str]]:
+    """Without cloud-init's, where it works: for another instance it writes them anew."""
     found = []
+    works = reader.mode(_CLOUD_INIT) is not None and reader.mode(_CLOUD_INIT_OFF) is None
     for pattern in NETWORKS:
         for path in _paths(reader, pattern):
+            if works and "50-cloud-init" in path:
+                continue
             match = _CARD.search(reader.text(path) or "")
             if match:
                 found.append({"path": path, "card": match[1].lower()})

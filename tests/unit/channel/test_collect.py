@@ -23,6 +23,7 @@ from installers import driver
 from installers.collect import (
     certificates,
     hygiene,
+    inherited,
     kmsg,
     modules,
     network,
@@ -400,6 +401,29 @@ class TestHygiene:
         assert found["private_keys"] == ["/usr/lib/airlock/signing.key"]
         assert [key["path"] for key in found["ssh_host_keys"]] == ["/etc/ssh/ssh_host_ed25519_key"]
         assert found["leftovers"] == ["/tmp/left", "/var/cache/apt/archives/gcc.deb"]
+
+    def test_what_cloud_init_writes_anew_is_about_no_other_machine(self, tmp_path: Path) -> None:
+        """Unless somebody has switched it off: the image's file then stays as it is."""
+        card = "52:54:00:12:34:56"
+        put(tmp_path, "/etc/netplan/50-cloud-init.yaml", f"match: {{macaddress: '{card}'}}\n")
+        put(tmp_path, "/etc/netplan/90-ours.yaml", f"match: {{macaddress: '{card}'}}\n")
+
+        def told() -> list[str]:
+            found = inherited.collect(Reader(str(tmp_path)))["network_names"]
+            return [one["path"] for one in found]
+
+        both = ["/etc/netplan/50-cloud-init.yaml", "/etc/netplan/90-ours.yaml"]
+        assert told() == both
+        put(tmp_path, "/usr/bin/cloud-init", "#!/usr/bin/python3\n")
+        assert told() == both[1:]
+        put(tmp_path, "/etc/cloud/cloud-init.disabled", "")
+        assert told() == both
+
+    def test_cloud_inits_folder_of_this_boot_is_no_leftover(self, tmp_path: Path) -> None:
+        put(tmp_path, "/var/tmp/cloud-init/x", "")
+        put(tmp_path, "/var/tmp/cloud-init-of-the-builder", "")
+        found = hygiene.collect(Reader(str(tmp_path)))
+        assert found["leftovers"] == ["/var/tmp/cloud-init-of-the-builder"]
 
     def test_a_secret_that_would_be_everywhere_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 4 bytes"):

@@ -91,6 +91,9 @@ WORDS = {
     "also: set-up of a user's own that never set the proxy": {
         "egress.build-ledger": "no file below /etc or /root ever named the proxy"
     },
+    "also: packages that came through tunnels": {
+        "egress.build-ledger": "the proxy intercepted no request of apt's"
+    },
     "also: a cluster baked into the image": {
         "hygiene.baked-in": "yarn.resourcemanager.hostname is 'a-cluster-m'"
     },

@@ -99,9 +99,8 @@ class Ground:
     def judged(self, node: GceNode) -> Node:
         """As checks see it."""
         ledger = {**node.ledger(), "build": self.job.record.build or None}
-        expect = {**node.expect, "intercept": False}
         names = CellNames("debian-12", "proxy", "plain", "gce")
-        return Node("node", names, self.transport.facts(), node.transport, expect, ledger)
+        return Node("node", names, self.transport.facts(), node.transport, node.expect, ledger)
 
 
 @pytest.fixture
