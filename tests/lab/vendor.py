@@ -26,7 +26,7 @@ _ESP = (15, ESP, "ESP", 1, 100)
 _ROOT = (1, LINUX, "root", 101, 2400)
 _END = 101 + 2400 + 1
 _UUID = "7f3a1c52-5f0e-4c0b-9a51-0d9c3a4be6aa"
-PACKAGES = ("cloud-init", "cloud-guest-utils", "locales", "netplan.io", "systemd-resolved")
+PACKAGES = ("cloud-init", "cloud-guest-utils", "netplan.io", "systemd-resolved")
 IMAGE = Image(
     name="vendor",
     title="",
@@ -50,6 +50,7 @@ menuentry "Debian GNU/Linux" {{
 }}
 """
 _FILES = {
+    "etc/default/locale": "LANG=C.UTF-8\n",
     "etc/fstab": f"UUID={_UUID} / ext4 rw,discard,errors=remount-ro 0 1\n",
     "etc/hostname": "localhost\n",
     "etc/hosts": "127.0.0.1 localhost\n",
