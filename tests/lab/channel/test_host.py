@@ -182,11 +182,14 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
     """By the end of sshd's process for it, while a check waits for the machine's answer."""
     asks = bench.checks / "small" / "test_zz_asks.py"
     asks.write_text(
-        "import os\n"
+        "import os, time\n"
         "from harness.checks import check\n"
         "@check(id='small.asks', severity='major', title='It answers', remedy='wake it')\n"
         "def test_asks(node):\n"
         "    node.transport.call('exec', timeout=20, argv=['true'])\n"
+        "    end = time.monotonic() + 60\n"
+        "    while not os.path.exists(os.environ['VICTIM']) and time.monotonic() < end:\n"
+        "        time.sleep(0.1)\n"
         "    for pid in open(os.environ['VICTIM']).read().split(): os.kill(int(pid), 9)\n"
         "    node.transport.call('exec', timeout=20, argv=['sleep', '15'])\n"
         "@check(id='small.asks-again', severity='major', title='It answers', remedy='wake it')\n"
@@ -197,7 +200,11 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
     victim = bench.path / "victim"
     process = start(bench, machine, victim=str(victim))
     wait_for(machine.agents)
-    victim.write_text(" ".join(str(pid) for pid in set(machine.sessions()) - standing))
+    wait_for(lambda: set(machine.sessions()) - standing)
+    # Whole at once: half of it would be another's process, or none.
+    named = victim.with_suffix(".new")
+    named.write_text(" ".join(str(pid) for pid in set(machine.sessions()) - standing))
+    named.rename(victim)
     cell = told(bench, *ended(process))
     assert "the node closed the connection" in cell.reason
     assert outcomes(cell)["small.asks"] == "error"
