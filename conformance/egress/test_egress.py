@@ -30,20 +30,22 @@ from harness.node import Node
     "daemon reads its own configuration, not a shell's environment. Ports 5355 and 5353 are names "
     "that systemd-resolved asks its neighbours for: LLMNR=no, MulticastDNS=no in resolved.conf.",
     requires=(ledger, proxy),
-    source="every packet on the node's card and on the build's, but ARP, DHCP and IPv6 ND, RS, MLD",
+    source="every packet on the node's card and on the build's, "
+    "but ARP, DHCP, IGMP and IPv6 ND, RS, MLD",
 )
 def test_no_violation(node: Node) -> None:
     """On the running node, and while its image was built."""
+    stages = _stages(node)
     found = [
         f"{stage}: {violation['text']}"
-        for stage, seen in _stages(node).items()
+        for stage, seen in stages.items()
         for violation in seen["violations"]
     ]
     answered = [probe for probe in node.facts.get("probes") or [] if probe["outcome"] == "answered"]
     found += [f"node: our own probe got an answer: {probe['target']}" for probe in answered]
     if found:
         fail(f"{len(found)} attempts to go around the proxy", found)
-    if uncaptured := [stage for stage, seen in _stages(node).items() if not _captured(seen)]:
+    if uncaptured := [stage for stage, seen in stages.items() if not seen.get("captured", True)]:
         not_verified(
             f"nobody captured the packets of the {' and the '.join(uncaptured)}: the proxy's log "
             "shows what came to it, and neither packets nor questions for names that went elsewhere"
@@ -201,10 +203,6 @@ def test_google_direct(node: Node) -> None:
 
 def _is_google(host: str) -> bool:
     return f".{host}".endswith((".google.com", ".googleapis.com"))
-
-
-def _captured(seen: Mapping[str, Any]) -> bool:
-    return bool(seen.get("captured", True))
 
 
 def _stages(node: Node) -> dict[str, Mapping[str, Any]]:

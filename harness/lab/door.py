@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from fixtures.daemons import free_port
 from harness.errors import InfraError
 from harness.lab import addresses as at
 from harness.lab.namespace import host_env
@@ -65,9 +65,7 @@ def open_door(vm: VirtualMachine, transport: AgentOperations, directory: Path) -
 
 def _forward(vm: VirtualMachine) -> int:
     for _ in range(5):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        port = free_port()
         # Another program may take the port before QEMU does: then QEMU says so.
         said = vm.human(f"hostfwd_add net0 tcp:127.0.0.1:{port}-{at.NODE}:22")
         if not said:

@@ -53,9 +53,9 @@ class Traffic:
         self._rows = found[self._earlier :]
         return self._rows
 
-    def ledger(self) -> dict[str, Any]:
-        """This stage's ledger; raises as ``rows``."""
-        return from_log(self.rows(), self._probes)
+    def ledger(self, rows: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """This stage's ledger, of ``rows`` or of what the log has now; raises as ``rows``."""
+        return from_log(self.rows() if rows is None else rows, self._probes)
 
     def next_stage(self) -> None:
         """What was read up to now is the last stage's."""
@@ -74,14 +74,14 @@ def installed(
 
     ``summary``: what ``apply --json`` printed.
     """
-    fetched = packages(traffic.rows())
     journal = ""
     with contextlib.suppress(RemoteError):
         journal = channel.get(JOURNAL).decode(errors="replace")
     traffic.probe(channel)
-    found = traffic.ledger() | {
+    rows = traffic.rows()
+    found = traffic.ledger(rows) | {
         "proxy_step_end": step_end(journal, "proxy"),
-        "packages": fetched,
+        "packages": packages(rows),
         "planned": planned(job, summary),
     }
     traffic.keep(job.capsule / "build-requests.jsonl")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.pack import pack
-from harness.state import cache_dir
 from installers import capture
 from tests.lab.deferred import container
 
@@ -27,16 +24,13 @@ pytestmark = [
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[container.Node]:
     """It keeps its journal on disk, as vendors' images do."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="airlock-boot-") as scratch:
-        root = container.unpacked("debian-12", Path(scratch))
-        container.furnish(root, pack(cache_dir("node")).path, [])
-        (root / "etc/machine-id").write_text("")
+
+    def prepare(root: Path) -> None:
         build = {"instance": {"attributes": {"invocation-type": "custom-images"}}}
         (root / "root/build.json").write_text(json.dumps(build))
-        program = container.nspawn(tmp_path)
-        with container.Node(root, Path(scratch) / "seal", program) as made:
-            made.boot(agent=False)
-            yield made
+
+    with container.booted(tmp_path, prepare) as made:
+        yield made
 
 
 def test_a_capture_takes_warnings_and_what_our_units_said(node: container.Node) -> None:

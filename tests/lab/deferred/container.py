@@ -11,7 +11,9 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from typing import Any
 from fixtures import dataproc
 from harness.catalog import load_catalog
 from harness.lab import base
+from harness.pack import pack
+from harness.state import cache_dir
 
 NM = dataproc.NODE_MANAGER
 UNITS = dataproc.UNITS
@@ -68,6 +72,19 @@ def unpacked(image: str, scratch: Path) -> Path:
     left_out = ["--exclude=./dev/*", "--exclude=./boot/*", "--exclude=./usr/lib/modules/*"]
     subprocess.run(["tar", "-xpf", str(made.tar), "-C", str(root), *left_out], check=True)
     return root
+
+
+@contextlib.contextmanager
+def booted(program_in: Path, prepare: Callable[[Path], None]) -> Iterator[Node]:
+    """A Debian 12 that is up, with our node file and nothing applied but what ``prepare`` does."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="airlock-boot-") as scratch:
+        root = unpacked("debian-12", Path(scratch))
+        furnish(root, pack(cache_dir("node")).path, [])
+        prepare(root)
+        (root / "etc/machine-id").write_text("")
+        with Node(root, Path(scratch) / "node", nspawn(program_in)) as made:
+            made.boot(agent=False)
+            yield made
 
 
 def furnish(root: Path, node_file: Path, gpus: list[dict[str, Any]]) -> None:

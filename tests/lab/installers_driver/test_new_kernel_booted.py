@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.pack import pack
-from harness.state import cache_dir
 from installers import newkernel
 from installers.host import Host
 from tests.lab.deferred import container
@@ -29,15 +26,8 @@ KERNEL = "6.12.0-1-cloud-amd64"
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[container.Node]:
     """With our hooks and units on it, and no profile that the service could apply."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="airlock-boot-") as scratch:
-        root = container.unpacked("debian-12", Path(scratch))
-        container.furnish(root, pack(cache_dir("node")).path, [])
-        newkernel.install(Host(root))
-        (root / "etc/machine-id").write_text("")
-        program = container.nspawn(tmp_path)
-        with container.Node(root, Path(scratch) / "new-kernel", program) as made:
-            made.boot(agent=False)
-            yield made
+    with container.booted(tmp_path, lambda root: newkernel.install(Host(root))) as made:
+        yield made
 
 
 def told(node: container.Node, text: str, wait: float = 60) -> str:
