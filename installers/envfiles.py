@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from installers import gpus
+from installers import envpack, gpus
 from installers.cache.manifest import canonical
 from installers.compat import load_data, within
 from installers.errors import ConfigError
@@ -98,13 +98,19 @@ class Lock:
     @property
     def inputs(self) -> dict[str, Any]:
         """Of the cache's key: what decides which bytes come out. Where they lie does not."""
+        return {**self._content, "format": envpack.FORMAT}
+
+    @property
+    def _content(self) -> dict[str, Any]:
         rows = [[p.url.rpartition("/")[2], p.sha256] for p in self.packages]
         return {"schema": 1, "platform": self.platform, "packages": rows}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the inputs and the imports."""
-        return hashlib.sha256(canonical({**self.inputs, "imports": list(self.imports)})).hexdigest()
+        """SHA-256 of platform, packages and imports."""
+        return hashlib.sha256(
+            canonical({**self._content, "imports": list(self.imports)})
+        ).hexdigest()
 
     @property
     def explicit(self) -> str:

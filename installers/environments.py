@@ -12,13 +12,14 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from installers import envbuild, envfiles, envpack, retired
 from installers.cache import settings
 from installers.cache.cache import Cache, Entry
+from installers.cache.store import TamperedError
 from installers.collect.environments import KERNELS, RECORDS
 from installers.config import Config
 from installers.engine import Change, Contract, Installer, Problem, Refusal
@@ -64,6 +65,8 @@ class Environments(Installer):
         if not self._root.startswith("/"):
             raise ConfigError("is not an absolute path", where=ROOT)
         self._cache = settings.parse(config)
+        # Environments whose every file was compared a moment ago.
+        self._compared: set[str] = set()
 
     def _lock(self, host: Host, name: str) -> Optional[Lock]:
         """The lock of an environment: a file on the node, named or shipped with the image."""
@@ -165,11 +168,16 @@ class Environments(Installer):
             offline = self._cache.offline
             return envbuild.build(host, lock, self._root, self.config, log, offline=offline)
 
+        def use(entry: Entry) -> None:
+            log("environment-cache", name=name, key=entry.key, result=entry.hit or "built")
+            self._restore(host, name, lock, entry, prefix)
+
+        def obtain(unread: bool) -> Entry:
+            return cache.obtain(envfiles.KIND, lock.inputs, build_it, unread=unread)
+
         try:
             with log.step("environment", name=name, lock=lock.digest):
-                entry = cache.obtain(envfiles.KIND, lock.inputs, build_it)
-                log("environment-cache", name=name, key=entry.key, result=entry.hit or "built")
-                self._restore(host, name, lock, entry, prefix)
+                _used(cache, obtain, use)
         finally:
             envbuild.clear(host, self._root, lock.name)
         self._register(host, name, lock)
@@ -198,6 +206,7 @@ class Environments(Installer):
             "links": dict(manifest.links),
         }
         host.write(f"{RECORDS}/{name}.json", json.dumps(record))
+        self._compared.add(name)
 
     def _repair(
         self, host: Host, name: str, record: dict[str, Any], lock: Lock, cache: Cache, log: Log
@@ -205,14 +214,18 @@ class Environments(Installer):
         """Put back what was changed or lost, from the cache; False when the cache lacks it."""
         place = host.path(record["prefix"])
         changed = envpack.differing(place, record["files"], record["links"])
-        if not changed:
-            return True
-        entry = cache.get(envfiles.KIND, lock.inputs)
-        if entry is None:
+
+        def put_back(entry: Entry) -> None:
+            with log.step("repair", name=name, files=len(changed), first=changed[0]):
+                manifest = envpack.read_manifest(entry.read(envpack.MANIFEST).decode())
+                envpack.unpack(entry.files, manifest, place, seen_as=record["prefix"], only=changed)
+
+        def get(unread: bool) -> Optional[Entry]:
+            return cache.get(envfiles.KIND, lock.inputs, unread=unread)
+
+        if changed and not _used(cache, get, put_back):
             return False
-        with log.step("repair", name=name, files=len(changed), first=changed[0]):
-            manifest = envpack.read_manifest(entry.read(envpack.MANIFEST).decode())
-            envpack.unpack(entry.files, manifest, place, seen_as=record["prefix"], only=changed)
+        self._compared.add(name)
         return True
 
     def _register(self, host: Host, name: str, lock: Lock) -> None:
@@ -234,14 +247,15 @@ class Environments(Installer):
             if not record:
                 problems.append(Problem(f"{name} is not installed", "apply again"))
                 continue
-            for what in self._wrong(host, record):
+            for what in self._wrong(host, name, record):
                 problems.append(Problem(f"environment {name}: {what}", "apply again"))
         return problems
 
-    def _wrong(self, host: Host, record: dict[str, Any]) -> list[str]:
+    def _wrong(self, host: Host, name: str, record: dict[str, Any]) -> list[str]:
         place, python = host.path(record["prefix"]), f"{record['prefix']}/bin/python"
-        changed = envpack.differing(place, record["files"], record["links"])
-        if changed:
+        if name in self._compared:
+            self._compared.discard(name)
+        elif changed := envpack.differing(place, record["files"], record["links"]):
             return [f"{len(changed)} files are missing or changed, first {changed[0]}"]
         found = []
         # -B: what a check compiles would be files that no lock knows.
@@ -273,6 +287,30 @@ class Environments(Installer):
         """Lock and prefix of each."""
         found = {name: self._record(host, name) for name in self._names}
         return {name: {k: r[k] for k in ("lock", "prefix")} for name, r in found.items() if r}
+
+
+def _used(
+    cache: Cache,
+    obtain: Callable[[bool], Optional[Entry]],
+    use: Callable[[Entry], None],
+) -> bool:
+    """Use an entry whose archives nobody has hashed; False when there is none.
+
+    Where what came out of them is not what its manifest says, another one is asked for, hashed.
+    """
+    entry = obtain(True)
+    if entry is None:
+        return False
+    try:
+        use(entry)
+        return True
+    except TamperedError as wrong:
+        cache.refuse(entry, str(wrong))
+    entry = obtain(False)
+    if entry is None:
+        return False
+    use(entry)
+    return True
 
 
 def _has_pip(place: Path) -> bool:

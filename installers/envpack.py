@@ -4,11 +4,14 @@ conda's packages hold the prefix that they were installed at: in texts, and in p
 that end with NUL. Both are found when packing and rewritten when unpacking, so nothing of an
 environment remembers where it was built. Its archives are unpacked by several processes at once,
 beside its place, and one rename makes it appear.
+
+An archive is a zip: one file of an environment can be taken out without reading the others. What
+was unpacked is read back and compared with the manifest, so nobody has to hash an archive first.
 """
 
 from __future__ import annotations
 
-import gzip
+import errno
 import hashlib
 import io
 import json
@@ -16,17 +19,20 @@ import multiprocessing
 import os
 import re
 import shutil
-import tarfile
+import stat
+import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from installers.cache.store import Content, TamperedError
 from installers.errors import NodeError
 
 MANIFEST = "manifest.json"
+#: Of archives and manifest; part of the cache's key.
+FORMAT = 2
 SHARDS = 4
 #: A build's prefix has this length. Programs have no more room; and a script's first line may have
 #: 127 bytes on old kernels.
@@ -35,15 +41,36 @@ TEXT, BINARY = "text", "binary"
 # A test for programs of the kind that conda itself uses.
 _LOOKED_AT = 8192
 _BUFFER = 1 << 20
+# The same in each archive, for the same bytes from the same tree; times are in the manifest, since
+# a zip's have steps of two seconds.
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+#: What zipfile raises for archives that are not whole; RuntimeError: it says that it is encrypted.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+
+
+_Job = TypeVar("_Job")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of an environment. ``how`` its prefix is rewritten: text, binary or None."""
+    """A file as it was packed; ``mtime``: whole seconds since the epoch.
+
+    ``how`` its prefix is rewritten: text, binary or None.
+    """
 
     sha256: str
     size: int
     mode: int
+    mtime: int
     how: Optional[str] = None
 
 
@@ -58,9 +85,9 @@ class Manifest:
 
     def text(self) -> str:
         """As JSON."""
-        files = {name: [f.sha256, f.size, f.mode, f.how] for name, f in self.files.items()}
+        files = {name: [f.sha256, f.size, f.mode, f.mtime, f.how] for name, f in self.files.items()}
         links, shards = dict(self.links), dict(self.shards)
-        document = {"schema": 1, "prefix": self.prefix, "files": files}
+        document = {"schema": FORMAT, "prefix": self.prefix, "files": files}
         return json.dumps({**document, "links": links, "shards": shards}, sort_keys=True)
 
 
@@ -68,6 +95,8 @@ def read_manifest(text: str) -> Manifest:
     """The JSON of a manifest. TamperedError when it names anything outside of the environment."""
     try:
         document = json.loads(text)
+        if document["schema"] != FORMAT:
+            raise ValueError(f"of schema {document['schema']!r}")
         files = {name: File(*row) for name, row in document["files"].items()}
         made = Manifest(document["prefix"], files, document["links"], document["shards"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,6 +105,9 @@ def read_manifest(text: str) -> Manifest:
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or "" in parts or "\0" in name:
             raise TamperedError(f"names {name!r}", where=MANIFEST)
+    packed = [name for names in made.shards.values() for name in names]
+    if sorted(packed) != sorted(made.files):
+        raise TamperedError("does not say of each file which archive has it", where=MANIFEST)
     for name, target in made.links.items():
         inside = os.path.normpath(os.path.join(os.path.dirname(name), target))  # noqa: PTH118, PTH120
         if target.startswith("/") or inside.startswith(".."):
@@ -103,7 +135,8 @@ def pack(prefix: Path, into: Path) -> Manifest:
             if old in data and not name.endswith(".pyc"):
                 how = BINARY if b"\0" in data[:_LOOKED_AT] or _is_program(data) else TEXT
             digest = hashlib.sha256(data).hexdigest()
-            files[name] = File(digest, len(data), path.stat().st_mode & 0o755, how)
+            state = path.stat()
+            files[name] = File(digest, len(data), state.st_mode & 0o755, int(state.st_mtime), how)
     for name in [n for n, file in files.items() if file.how == TEXT and n.endswith(".py")]:
         folder, _, stem = name.rpartition("/")
         compiled = f"{folder}/__pycache__/{stem[:-3]}.".lstrip("/")
@@ -111,21 +144,16 @@ def pack(prefix: Path, into: Path) -> Manifest:
             del files[stale]
     shards = _share_out(files)
     for shard, names in shards.items():
-        # dereference: hard links would depend on what else is in the same archive.
-        with tarfile.open(into / shard, "w:gz", compresslevel=1, dereference=True) as tar:
+        with zipfile.ZipFile(into / shard, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:
-                tar.add(prefix / name, name, recursive=False, filter=_plain)
+                member = zipfile.ZipInfo(name, _NO_DATE)
+                member.create_system = _UNIX
+                member.external_attr = files[name].mode << 16
+                data = (prefix / name).read_bytes()
+                archive.writestr(member, data, zipfile.ZIP_DEFLATED, compresslevel=1)
     made = Manifest(str(prefix), files, links, shards)
     (into / MANIFEST).write_text(made.text())
     return made
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without who built it. Times stay: compiled Python is bound to those of its sources."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mtime = int(member.mtime)
-    return member
 
 
 def _is_program(data: bytes) -> bool:
@@ -151,7 +179,7 @@ def _share_out(files: Mapping[str, File]) -> dict[str, list[str]]:
         shards[least].append(name)
         # A file costs something however small it is.
         sizes[least] += files[name].size + 4096
-    return {f"part-{number}.tar.gz": sorted(names) for number, names in enumerate(shards) if names}
+    return {f"part-{number}.zip": sorted(names) for number, names in enumerate(shards) if names}
 
 
 def rewritten(data: bytes, how: Optional[str], old: bytes, new: bytes) -> bytes:
@@ -178,8 +206,9 @@ def unpack(
 ) -> dict[str, str]:
     """Fill ``target`` with the environment that will be at ``seen_as``; name → SHA-256 of each.
 
-    ``only``: just these files, written over what is there. Raises NodeError when ``seen_as`` is too
-    long for the programs inside, TamperedError when an archive is not what its manifest says.
+    ``only``: just these files, written over what is there. What was written is read back. Raises
+    NodeError when ``seen_as`` is too long for the programs inside, TamperedError when an archive is
+    not what its manifest says.
     """
     if len(seen_as) > len(manifest.prefix):
         raise NodeError(
@@ -188,17 +217,13 @@ def unpack(
             remedy="choose a shorter directory: programs have no room for a longer one",
         )
     wanted = None if only is None else frozenset(only)
-    jobs = [
-        (archives[shard], shard, names, manifest, str(target), seen_as, wanted)
-        for shard, names in manifest.shards.items()
-        if wanted is None or wanted & set(names)
-    ]
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
-    if workers > 1:
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
-            parts = pool.map(_unpack_shard, jobs, 1)
-    else:
-        parts = [_unpack_shard(job) for job in jobs]
+    prefixes = (manifest.prefix.encode(), seen_as.encode())
+    jobs = []
+    for shard, names in manifest.shards.items():
+        files = [(n, manifest.files[n]) for n in names if wanted is None or n in wanted]
+        if files:
+            jobs.append((archives[shard], shard, files, str(target), prefixes))
+    parts = _side_by_side(_unpack_shard, jobs)
     # Links last: no file is ever written through one.
     for name, to in manifest.links.items():
         path = target / name
@@ -210,43 +235,52 @@ def unpack(
     return {name: digest for part in parts for name, digest in part.items()}
 
 
+def _side_by_side(work: Callable[[_Job], _Made], jobs: Sequence[_Job]) -> list[_Made]:
+    """The results of ``jobs``, by as many processes as there are cores."""
+    workers = min(len(jobs), len(os.sched_getaffinity(0)))
+    if workers < 2:
+        return [work(job) for job in jobs]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        return pool.map(work, jobs, 1)
+
+
 def _unpack_shard(job: Any) -> dict[str, str]:
-    content, shard, names, manifest, target, seen_as, wanted = job
-    old, new = manifest.prefix.encode(), seen_as.encode()
-    found: dict[str, str] = {}
+    content, shard, files, target, (old, new) = job
+    digests: dict[str, str] = {}
     made: set[str] = set()
     try:
-        # tarfile seeks before each header, which costs less in a buffer of its own.
-        with gzip.open(content) as packed:
-            stream = io.BufferedReader(packed, _BUFFER)
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in tar:
-                    if wanted is not None and member.name not in wanted:
-                        continue
-                    data, mode, digest = _content(tar, member, manifest, old, new)
-                    _write(f"{target}/{member.name}", data, mode, member.mtime, made)
-                    found[member.name] = digest
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError) as error:
+        with zipfile.ZipFile(
+            io.BytesIO(content) if isinstance(content, bytes) else content
+        ) as zip_:
+            for name, stated in files:
+                blocks = _blocks(zip_, name)
+                digests[name] = stated.sha256
+                if stated.how is not None:
+                    data = b"".join(blocks)
+                    if hashlib.sha256(data).hexdigest() != stated.sha256:
+                        raise TamperedError(f"{name} has other content", where=shard)
+                    data = rewritten(data, stated.how, old, new)
+                    digests[name] = hashlib.sha256(data).hexdigest()
+                    blocks = iter([data])
+                _write(f"{target}/{name}", blocks, stated, made)
+    except _DAMAGED as error:
         raise TamperedError(f"is damaged: {error}", where=shard) from error
-    missing = set(names if wanted is None else wanted & set(names)) - set(found)
-    if missing:
-        raise TamperedError(f"lacks {min(missing)}", where=shard)
-    return found
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # it points to before its beginning
+            raise TamperedError("is damaged: its index is wrong", where=shard) from error
+        raise
+    except KeyError as error:
+        raise TamperedError(f"lacks {name}", where=shard) from error
+    if wrong := _differing((target, digests)):
+        raise TamperedError(f"{wrong[0]} has other content", where=shard)
+    return digests
 
 
-def _content(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, old: bytes, new: bytes
-) -> tuple[bytes, int, str]:
-    """What is to be written of one member, its mode, and the SHA-256 of that."""
-    stated = manifest.files[member.name]
-    stream = tar.extractfile(member) if member.isfile() else None
-    if stream is None:
-        raise TamperedError(f"{member.name} is no file", where="environment")
-    data = stream.read()
-    if stated.how is None:
-        return data, _shared(stated.mode), stated.sha256
-    data = rewritten(data, stated.how, old, new)
-    return data, _shared(stated.mode), hashlib.sha256(data).hexdigest()
+def _blocks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    """A member's content; zipfile compares its length and its CRC."""
+    with archive.open(name) as source:
+        while block := source.read(_BUFFER):
+            yield block
 
 
 def _shared(mode: int) -> int:
@@ -256,7 +290,7 @@ def _shared(mode: int) -> int:
     return 0o755 if mode & 0o100 else 0o644
 
 
-def _write(path: str, data: bytes, mode: int, mtime: float, made: set[str]) -> None:
+def _write(path: str, blocks: Iterable[bytes], stated: File, made: set[str]) -> None:
     """Write one file, over what is there; ``made``: directories that are there, of this archive.
 
     Strings and no Paths, descriptors and no streams: an environment has tens of thousands.
@@ -266,17 +300,20 @@ def _write(path: str, data: bytes, mode: int, mtime: float, made: set[str]) -> N
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         made.add(folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    mode = _shared(stated.mode)
     try:
         descriptor = os.open(path, flags, mode)
     except FileExistsError:
         os.unlink(path)  # noqa: PTH108
         descriptor = os.open(path, flags, mode)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        for block in blocks:
+            left = memoryview(block)
+            while left:
+                left = left[os.write(descriptor, left) :]
         os.fchmod(descriptor, mode)
-        os.utime(descriptor, (mtime, mtime))
+        # Compiled Python is bound to the times of its sources.
+        os.utime(descriptor, (stated.mtime, stated.mtime))
     finally:
         os.close(descriptor)
 
@@ -286,13 +323,8 @@ def differing(target: Path, digests: Mapping[str, str], links: Mapping[str, str]
     names = list(digests)
     cores = len(os.sched_getaffinity(0))
     chunks = [names[start::cores] for start in range(cores)] if len(names) > 512 else [names]
-    jobs = [(target, {name: digests[name] for name in chunk}) for chunk in chunks if chunk]
-    if len(jobs) > 1:
-        with multiprocessing.get_context("fork").Pool(len(jobs)) as pool:
-            parts = pool.map(_differing, jobs, 1)
-    else:
-        parts = [_differing(job) for job in jobs]
-    found = [name for part in parts for name in part]
+    jobs = [(str(target), {name: digests[name] for name in chunk}) for chunk in chunks if chunk]
+    found = [name for part in _side_by_side(_differing, jobs) for name in part]
     for name, to in links.items():
         path = target / name
         if not path.is_symlink() or str(path.readlink()) != to:
@@ -300,18 +332,31 @@ def differing(target: Path, digests: Mapping[str, str], links: Mapping[str, str]
     return sorted(found)
 
 
-def _differing(job: tuple[Path, Mapping[str, str]]) -> list[str]:
+def _differing(job: tuple[str, Mapping[str, str]]) -> list[str]:
     target, digests = job
-    found = []
-    for name, digest in digests.items():
+    buffer = memoryview(bytearray(_BUFFER))
+    return [
+        name for name, digest in digests.items() if _digest(f"{target}/{name}", buffer) != digest
+    ]
+
+
+def _digest(path: str, buffer: memoryview) -> Optional[str]:
+    """SHA-256 of a regular file; None for whatever else is there, or nothing."""
+    # A named pipe would not let go of us.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    digest = hashlib.sha256()
+    try:
+        descriptor = os.open(path, flags)
         try:
-            data = b"" if (target / name).is_symlink() else (target / name).read_bytes()
-        except OSError:
-            data = b""
-            digest = ""
-        if hashlib.sha256(data).hexdigest() != digest:
-            found.append(name)
-    return found
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            while size := os.readv(descriptor, [buffer]):
+                digest.update(buffer[:size])
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def replace_directory(new: Path, place: Path) -> None:

@@ -108,12 +108,17 @@ class Cache:
         # A store that did not answer for as long as we were patient is not asked again.
         self._gone: set[str] = set()
 
-    def get(self, kind: str, inputs: Mapping[str, Any]) -> Optional[Entry]:
-        """The entry for these inputs from the first tier that has it whole, or None."""
+    def get(self, kind: str, inputs: Mapping[str, Any], *, unread: bool = False) -> Optional[Entry]:
+        """The entry for these inputs from the first tier that has it whole, or None.
+
+        ``unread``: files that are on this machine are not hashed. Who asks so compares what he
+        takes out of them with a manifest that he got by ``Entry.read``, and ``refuse``s what
+        differs.
+        """
         wanted = Manifest(kind, dict(inputs), {})
         for tier in self._present():
             try:
-                entry = self._from(tier, wanted.key)
+                entry = self._from(tier, wanted.key, unread=unread)
             except StoreError as error:
                 self._failed(tier, error)
                 continue
@@ -121,9 +126,14 @@ class Cache:
                 return entry
         return None
 
-    def obtain(self, kind: str, inputs: Mapping[str, Any], build: Build) -> Entry:
-        """The entry, built by ``build`` when no tier has it and nobody else is at it."""
-        if (found := self.get(kind, inputs)) is not None:
+    def obtain(
+        self, kind: str, inputs: Mapping[str, Any], build: Build, *, unread: bool = False
+    ) -> Entry:
+        """The entry, built by ``build`` when no tier has it and nobody else is at it.
+
+        ``unread``: as for ``get``.
+        """
+        if (found := self.get(kind, inputs, unread=unread)) is not None:
             return found
         held, found = self._turn(kind, inputs)
         try:
@@ -190,7 +200,19 @@ class Cache:
         self._write(target, entry_name(key), envelope, renew=True)
         return entry.manifest
 
-    def _from(self, tier: Store, key: str) -> Optional[Entry]:
+    def refuse(self, entry: Entry, why: str) -> None:
+        """Put aside what is wrong with an entry that was got unread: a file, or all of it."""
+        held = entry.manifest.files.values() if self._local is not None else ()
+        with contextlib.suppress(StoreError):
+            if [content for content in held if not self._kept_well(content)]:
+                return
+        name = entry_name(entry.key)
+        for tier in self._present():
+            with contextlib.suppress(StoreError):
+                if (blob := tier.read(name)) is not None and blob.data == entry.envelope:
+                    self._set_aside(tier, name, blob.generation, why)
+
+    def _from(self, tier: Store, key: str, *, unread: bool = False) -> Optional[Entry]:
         """The entry as one tier has it; None when it has none or none that verifies."""
         name, generation = entry_name(key), ""
         try:
@@ -203,7 +225,7 @@ class Cache:
                 why = self._trust.against(found, signature)
                 if why is not None:
                     raise TamperedError(why)
-            files = self._all(tier, found)
+            files = self._all(tier, found, unread)
         except TamperedError as wrong:
             self._set_aside(tier, name, generation, str(wrong))
             return None
@@ -212,20 +234,24 @@ class Cache:
                 self._write(self._local, name, blob.data)
         return Entry(found, files, tier.url, blob.data)
 
-    def _all(self, tier: Store, found: Manifest) -> dict[str, Content]:
+    def _all(self, tier: Store, found: Manifest, unread: bool) -> dict[str, Content]:
         """Every file of an entry; those that are here already are hashed on all cores."""
         workers = len(os.sched_getaffinity(0)) if tier is self._local else 1
+
+        def bring(content: manifest.Content) -> Path:
+            return self._bring(tier, content, unread)
+
         with ThreadPoolExecutor(min(workers, len(found.files))) as pool:
-            paths = pool.map(lambda content: self._bring(tier, content), found.files.values())
+            paths = pool.map(bring, found.files.values())
             return dict(zip(found.files, paths))  # noqa: B905 - 3.9
 
-    def _bring(self, tier: Store, content: manifest.Content) -> Path:
+    def _bring(self, tier: Store, content: manifest.Content, unread: bool) -> Path:
         """The verified content as a local file, fetched at most once on this machine."""
         if self._local is None:
             raise StoreError("there is no directory to fetch to", where=tier.url)
         name = object_name(content.sha256)
         path = self._local.path(name)
-        if self._verified(path, content):
+        if (unread and _is_there(path, content)) or self._verified(path, content):
             return path
         if tier is self._local:
             raise TamperedError("its content is missing")
@@ -250,6 +276,10 @@ class Cache:
         why = f"the content of {content.sha256} is not what its name says"
         self._set_aside(tier, name, fetched.generation, why)
         raise TamperedError(why)
+
+    def _kept_well(self, content: manifest.Content) -> bool:
+        assert self._local is not None
+        return self._verified(self._local.path(object_name(content.sha256)), content)
 
     def _verified(self, path: Path, content: manifest.Content) -> bool:
         """Whether the local file is there and right; a wrong one is put aside."""
@@ -329,6 +359,13 @@ class Cache:
         # Between our look and our turn, the builder before us may have published.
         found = self.get(kind, inputs)
         return mine, found
+
+
+def _is_there(path: Path, content: manifest.Content) -> bool:
+    """Whether the file has its length."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == content.size
+    return False
 
 
 def _generation(tier: Store, name: str) -> str:

@@ -9,7 +9,8 @@ import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from harness import cli
 from harness.envs import solve
 from harness.envs.build import build, install
 from harness.errors import InfraError, UsageError
-from installers import envbuild, envfiles, environments
+from installers import envbuild, envfiles, environments, envpack
 from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
 from installers.config import Config
@@ -188,6 +189,57 @@ def test_damage_is_found_and_repaired_in_place(tmp_path: Path, lock: Lock, store
     # Only what was damaged was written.
     assert (prefix / "bin/where").stat().st_ino == inode
     assert (prefix / "share/cuda").read_bytes() == b"12.6\n"
+
+
+def _damage(archive: Path) -> None:
+    """The length stays; what the archive says of its own content does too."""
+    with zipfile.ZipFile(archive) as packed:
+        member = max(packed.infolist(), key=lambda one: one.compress_size)
+    data = bytearray(archive.read_bytes())
+    data[member.header_offset + 30 + len(member.filename) + member.compress_size // 2] ^= 1
+    archive.write_bytes(data)
+
+
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_damaged_archive_is_not_used(
+    tmp_path: Path, lock: Lock, store: Path, repairs: bool
+) -> None:
+    """The node's own copy is not hashed before it is unpacked: the other tier's is used then."""
+    mine = tmp_path / "mine"
+    shutil.copytree(store, mine)
+    config = _config(tmp_path, mine, **{"airlock-cache": f"file://{mine} file://{store}"})
+    if repairs:
+        assert _apply(tmp_path, lock, config)[0] == 0
+        for path in (tmp_path / "envs/small").rglob("*"):
+            if path.is_file():
+                path.unlink()
+    for archive in (mine / "objects").iterdir():
+        if zipfile.is_zipfile(archive):
+            _damage(archive)
+    code, said, journal = _apply(tmp_path, lock, config)
+    assert (code, said) == (0, [])
+    assert "is not used: its hash is another one" in journal
+    assert list((mine / "quarantine").iterdir())
+    assert Environments(config).verify(_host(tmp_path, lock)) == []
+
+
+def test_files_are_compared_once_by_an_apply_and_again_by_every_verify(
+    tmp_path: Path, lock: Lock, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[Path] = []
+    compare = envpack.differing
+
+    def counted(target: Path, *others: Mapping[str, str]) -> list[str]:
+        whole.append(target)
+        return compare(target, *others)
+
+    monkeypatch.setattr(envpack, "differing", counted)
+    installer = Environments(_config(tmp_path, store))
+    host = _host(tmp_path, lock)
+    assert _Engine(host, [installer]).apply().exit == 0
+    assert whole == []  # each when it had been written
+    (tmp_path / "envs/small/share/cuda").write_bytes(b"13.0\n")
+    assert "1 files are missing or changed" in installer.verify(host)[0].what
 
 
 def test_B34_a_broken_import_is_a_problem(tmp_path: Path, lock: Lock, store: Path) -> None:

@@ -282,6 +282,45 @@ def test_a_broken_local_copy_is_fetched_again(node: Make, tmp_path: Path, name: 
     assert (aside.with_name(f"{aside.name}.reason")).read_text().strip()
 
 
+def test_unread_files_are_believed_until_they_are_refused(node: Make, tmp_path: Path) -> None:
+    node("a").obtain(KIND, INPUTS, build)
+    store = FileStore(tmp_path / "other")
+    cache = Cache([store], store)
+    cache.put(KIND, INPUTS, FILES, DETAILS)
+    broken = store.path(object_name(hashlib.sha256(b"two").hexdigest()))
+    broken.write_bytes(b"owt")
+    entry = cache.get(KIND, INPUTS, unread=True)
+    assert entry is not None
+    assert entry.files["nvidia-uvm.ko"] == broken
+    with pytest.raises(TamperedError, match="was changed"):
+        entry.read("nvidia-uvm.ko")
+    cache.refuse(entry, "nvidia-uvm.ko differs")
+    assert not broken.exists()
+    assert len([p for p in (tmp_path / "other/quarantine").iterdir() if p.suffix != ".reason"]) == 1
+    # What is gone is fetched again where another tier has it.
+    healed = Cache([store, FileStore(tmp_path / "a")], store).get(KIND, INPUTS, unread=True)
+    assert content(healed) == FILES
+    assert broken.read_bytes() == b"two"
+
+
+def test_a_file_that_is_too_short_is_not_believed_unread(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "other")
+    cache = Cache([store], store)
+    cache.put(KIND, INPUTS, FILES, DETAILS)
+    store.path(object_name(hashlib.sha256(b"two").hexdigest())).write_bytes(b"tw")
+    assert cache.get(KIND, INPUTS, unread=True) is None
+
+
+def test_an_entry_whose_files_are_right_is_refused_as_a_whole(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "other")
+    said: list[str] = []
+    cache = Cache([store], store, say=said.append)
+    entry = cache.put(KIND, INPUTS, FILES, DETAILS)
+    cache.refuse(entry, "its manifest is another one's")
+    assert cache.get(KIND, INPUTS) is None
+    assert "its manifest is another one's" in said[0]
+
+
 def test_without_any_store_it_is_built() -> None:
     entry = Cache([], None).obtain(KIND, INPUTS, build)
     assert content(entry) == FILES
