@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.record import Measurement, against, timed
 from fixtures.channel import Channel, small
 from harness.envs import build, solve
-from installers import envbuild, envfiles, envpack
+from installers import envbuild, envfiles, envmanifest, envpack
 from installers.cache.cache import Cache
 from installers.cache.filestore import FileStore
 from installers.envfiles import Lock, Spec
@@ -102,7 +102,7 @@ def _ours(store: FileStore, lock: Lock, place: Path) -> None:
     held = Cache([store], store).get(envfiles.KIND, lock.inputs, unread=True)
     if held is None:
         sys.exit("the entry is gone")
-    manifest = envpack.read_manifest(held.read(envpack.MANIFEST).decode())
+    manifest = envmanifest.read_manifest(held.read(envmanifest.MANIFEST).decode())
     new = place.with_name(f"{place.name}.new")
     new.mkdir()
     envpack.unpack(held.files, manifest, new, seen_as=str(place))
@@ -132,7 +132,7 @@ def _measure(tree: _Tree) -> dict[str, list[float]]:
         prefix = Path(envbuild.long_prefix(str(folder)))
         build.install(lock, prefix, folder / "packages")
         manifest = envpack.pack(prefix, folder / "out")
-        files = {name: folder / "out" / name for name in [*manifest.shards, envpack.MANIFEST]}
+        files = {name: folder / "out" / name for name in [*manifest.shards, envmanifest.MANIFEST]}
         store = FileStore(folder / "store")
         Cache([store], store).put(envfiles.KIND, lock.inputs, files, {})
         # Files that tell where they are have other content at each place.

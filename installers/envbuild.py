@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from installers import envpack
+from installers import envmanifest, envpack
 from installers.cache.store import Content
 from installers.config import Config
 from installers.envfiles import Lock
@@ -74,7 +74,7 @@ def build(host: Host, lock: Lock, root: str, config: Config, log: Log, *, offlin
         out = host.path(f"{work}/out")
         made = envpack.pack(host.path(prefix), out)
     shutil.rmtree(host.path(prefix), ignore_errors=True)
-    packed = {name: out / name for name in [*made.shards, envpack.MANIFEST]}
+    packed = {name: out / name for name in [*made.shards, envmanifest.MANIFEST]}
     return packed, {"tool": tool, "packages": len(lock.packages)}
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from installers import envpack, gpus
+from installers import envmanifest, gpus
 from installers.cache.manifest import canonical
 from installers.compat import load_data, within
 from installers.errors import ConfigError
@@ -98,7 +98,7 @@ class Lock:
     @property
     def inputs(self) -> dict[str, Any]:
         """Of the cache's key: what decides which bytes come out. Where they lie does not."""
-        return {**self._content, "format": envpack.FORMAT}
+        return {**self._content, "format": envmanifest.FORMAT}
 
     @property
     def _content(self) -> dict[str, Any]:

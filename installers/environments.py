@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from installers import envbuild, envfiles, envpack, retired
+from installers import envbuild, envfiles, envmanifest, envpack, retired
 from installers.cache import settings
 from installers.cache.cache import Cache, Entry
 from installers.cache.store import TamperedError
@@ -184,7 +184,7 @@ class Environments(Installer):
 
     def _restore(self, host: Host, name: str, lock: Lock, entry: Entry, prefix: str) -> None:
         """Beside its place, then into it; tried before anybody can see it as installed."""
-        manifest = envpack.read_manifest(entry.read(envpack.MANIFEST).decode())
+        manifest = envmanifest.read_manifest(entry.read(envmanifest.MANIFEST).decode())
         beside = f"{self._root}/.{name}.new"
         target = host.path(beside)
         shutil.rmtree(target, ignore_errors=True)
@@ -217,7 +217,7 @@ class Environments(Installer):
 
         def put_back(entry: Entry) -> None:
             with log.step("repair", name=name, files=len(changed), first=changed[0]):
-                manifest = envpack.read_manifest(entry.read(envpack.MANIFEST).decode())
+                manifest = envmanifest.read_manifest(entry.read(envmanifest.MANIFEST).decode())
                 envpack.unpack(entry.files, manifest, place, seen_as=record["prefix"], only=changed)
 
         def get(unread: bool) -> Optional[Entry]:

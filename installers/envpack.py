@@ -5,8 +5,10 @@ that end with NUL. Both are found when packing and rewritten when unpacking, so 
 environment remembers where it was built. Its archives are unpacked by several processes at once,
 beside its place, and one rename makes it appear.
 
-An archive is a zip: one file of an environment can be taken out without reading the others. What
-was unpacked is read back and compared with the manifest, so nobody has to hash an archive first.
+An archive is a zip of blocks, each a large file or small ones one behind the other: to open a
+member takes longer than to unpack most files, and one that was damaged can still be taken out
+without reading the others. What was unpacked is read back and compared with the manifest, so nobody
+has to hash an archive first.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -23,17 +24,15 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
 from installers.cache.store import Content, TamperedError
+from installers.envmanifest import MANIFEST, File, Manifest
 from installers.errors import NodeError
 
-MANIFEST = "manifest.json"
-#: Of archives and manifest; part of the cache's key.
-FORMAT = 2
 SHARDS = 4
+_BLOCK = 1 << 20
 #: A build's prefix has this length. Programs have no more room; and a script's first line may have
 #: 127 bytes on old kernels.
 PREFIX_LENGTH = 100
@@ -44,7 +43,6 @@ _BUFFER = 1 << 20
 # The same in each archive, for the same bytes from the same tree; times are in the manifest, since
 # a zip's have steps of two seconds.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
-_UNIX = 3
 #: What zipfile raises for archives that are not whole; RuntimeError: it says that it is encrypted.
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -58,61 +56,7 @@ _DAMAGED = (
 
 _Job = TypeVar("_Job")
 _Made = TypeVar("_Made")
-
-
-@dataclass(frozen=True)
-class File:
-    """A file as it was packed; ``mtime``: whole seconds since the epoch.
-
-    ``how`` its prefix is rewritten: text, binary or None.
-    """
-
-    sha256: str
-    size: int
-    mode: int
-    mtime: int
-    how: Optional[str] = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything in an environment; names are relative. ``shards``: archive → its files."""
-
-    prefix: str
-    files: Mapping[str, File]
-    links: Mapping[str, str]
-    shards: Mapping[str, list[str]]
-
-    def text(self) -> str:
-        """As JSON."""
-        files = {name: [f.sha256, f.size, f.mode, f.mtime, f.how] for name, f in self.files.items()}
-        links, shards = dict(self.links), dict(self.shards)
-        document = {"schema": FORMAT, "prefix": self.prefix, "files": files}
-        return json.dumps({**document, "links": links, "shards": shards}, sort_keys=True)
-
-
-def read_manifest(text: str) -> Manifest:
-    """The JSON of a manifest. TamperedError when it names anything outside of the environment."""
-    try:
-        document = json.loads(text)
-        if document["schema"] != FORMAT:
-            raise ValueError(f"of schema {document['schema']!r}")
-        files = {name: File(*row) for name, row in document["files"].items()}
-        made = Manifest(document["prefix"], files, document["links"], document["shards"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TamperedError(f"is no manifest: {error}", where=MANIFEST) from None
-    for name in [*made.files, *made.links, *made.shards]:
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "" in parts or "\0" in name:
-            raise TamperedError(f"names {name!r}", where=MANIFEST)
-    packed = [name for names in made.shards.values() for name in names]
-    if sorted(packed) != sorted(made.files):
-        raise TamperedError("does not say of each file which archive has it", where=MANIFEST)
-    for name, target in made.links.items():
-        inside = os.path.normpath(os.path.join(os.path.dirname(name), target))  # noqa: PTH118, PTH120
-        if target.startswith("/") or inside.startswith(".."):
-            raise TamperedError(f"links {name} to {target}", where=MANIFEST)
-    return made
+Buffer = Union[bytes, memoryview]
 
 
 def pack(prefix: Path, into: Path) -> Manifest:
@@ -143,13 +87,11 @@ def pack(prefix: Path, into: Path) -> Manifest:
         for stale in [n for n in files if n.startswith(compiled) and n.endswith(".pyc")]:
             del files[stale]
     shards = _share_out(files)
-    for shard, names in shards.items():
+    for shard, blocks in shards.items():
         with zipfile.ZipFile(into / shard, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in names:
-                member = zipfile.ZipInfo(name, _NO_DATE)
-                member.create_system = _UNIX
-                member.external_attr = files[name].mode << 16
-                data = (prefix / name).read_bytes()
+            for number, names in enumerate(blocks):
+                data = b"".join((prefix / name).read_bytes() for name in names)
+                member = zipfile.ZipInfo(str(number), _NO_DATE)
                 archive.writestr(member, data, zipfile.ZIP_DEFLATED, compresslevel=1)
     made = Manifest(str(prefix), files, links, shards)
     (into / MANIFEST).write_text(made.text())
@@ -170,8 +112,8 @@ def _relative(prefix: Path, path: Path) -> str:
     return target
 
 
-def _share_out(files: Mapping[str, File]) -> dict[str, list[str]]:
-    """Archive → files, of about the same size each."""
+def _share_out(files: Mapping[str, File]) -> dict[str, list[list[str]]]:
+    """Archive → blocks of files, of about the same size each."""
     shards: list[list[str]] = [[] for _ in range(SHARDS)]
     sizes = [0] * SHARDS
     for name in sorted(files, key=lambda n: (-files[n].size, n)):
@@ -179,7 +121,25 @@ def _share_out(files: Mapping[str, File]) -> dict[str, list[str]]:
         shards[least].append(name)
         # A file costs something however small it is.
         sizes[least] += files[name].size + 4096
-    return {f"part-{number}.zip": sorted(names) for number, names in enumerate(shards) if names}
+    return {
+        f"part-{number}.zip": _blocks_of(sorted(names), files)
+        for number, names in enumerate(shards)
+        if names
+    }
+
+
+def _blocks_of(names: Sequence[str], files: Mapping[str, File]) -> list[list[str]]:
+    """Files that follow one another, a block's worth at a time; a larger one is alone."""
+    blocks: list[list[str]] = []
+    room = 0
+    for name in names:
+        size = files[name].size
+        if not blocks or size > room:
+            blocks.append([])
+            room = max(_BLOCK, size)
+        blocks[-1].append(name)
+        room -= size
+    return blocks
 
 
 def rewritten(data: bytes, how: Optional[str], old: bytes, new: bytes) -> bytes:
@@ -219,10 +179,14 @@ def unpack(
     wanted = None if only is None else frozenset(only)
     prefixes = (manifest.prefix.encode(), seen_as.encode())
     jobs = []
-    for shard, names in manifest.shards.items():
-        files = [(n, manifest.files[n]) for n in names if wanted is None or n in wanted]
-        if files:
-            jobs.append((archives[shard], shard, files, str(target), prefixes))
+    for shard, blocks in manifest.shards.items():
+        rows = [
+            (str(number), [(name, manifest.files[name]) for name in names])
+            for number, names in enumerate(blocks)
+            if wanted is None or not wanted.isdisjoint(names)
+        ]
+        if rows:
+            jobs.append((archives[shard], shard, rows, str(target), prefixes, wanted))
     parts = _side_by_side(_unpack_shard, jobs)
     # Links last: no file is ever written through one.
     for name, to in manifest.links.items():
@@ -245,24 +209,26 @@ def _side_by_side(work: Callable[[_Job], _Made], jobs: Sequence[_Job]) -> list[_
 
 
 def _unpack_shard(job: Any) -> dict[str, str]:
-    content, shard, files, target, (old, new) = job
+    content, shard, rows, target, (old, new), wanted = job
     digests: dict[str, str] = {}
     made: set[str] = set()
     try:
         with zipfile.ZipFile(
             io.BytesIO(content) if isinstance(content, bytes) else content
         ) as zip_:
-            for name, stated in files:
-                blocks = _blocks(zip_, name)
-                digests[name] = stated.sha256
-                if stated.how is not None:
-                    data = b"".join(blocks)
-                    if hashlib.sha256(data).hexdigest() != stated.sha256:
-                        raise TamperedError(f"{name} has other content", where=shard)
-                    data = rewritten(data, stated.how, old, new)
-                    digests[name] = hashlib.sha256(data).hexdigest()
-                    blocks = iter([data])
-                _write(f"{target}/{name}", blocks, stated, made)
+            for member, files in rows:
+                for name, stated, parts in _unpacked(zip_, member, files):
+                    if wanted is not None and name not in wanted:
+                        continue
+                    digests[name] = stated.sha256
+                    if stated.how is not None:
+                        data = b"".join(parts)
+                        if hashlib.sha256(data).hexdigest() != stated.sha256:
+                            raise TamperedError(f"{name} has other content", where=shard)
+                        data = rewritten(data, stated.how, old, new)
+                        digests[name] = hashlib.sha256(data).hexdigest()
+                        parts = [data]
+                    _write(f"{target}/{name}", parts, stated, made)
     except _DAMAGED as error:
         raise TamperedError(f"is damaged: {error}", where=shard) from error
     except OSError as error:
@@ -270,17 +236,33 @@ def _unpack_shard(job: Any) -> dict[str, str]:
             raise TamperedError("is damaged: its index is wrong", where=shard) from error
         raise
     except KeyError as error:
-        raise TamperedError(f"lacks {name}", where=shard) from error
+        raise TamperedError(f"lacks block {member}", where=shard) from error
     if wrong := _differing((target, digests)):
         raise TamperedError(f"{wrong[0]} has other content", where=shard)
     return digests
 
 
-def _blocks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+def _unpacked(
+    archive: zipfile.ZipFile, member: str, files: Sequence[tuple[str, File]]
+) -> Iterator[tuple[str, File, Iterable[Buffer]]]:
+    """Each file of a block: name, what is stated of it, content in parts."""
+    length = archive.getinfo(member).file_size
+    if length != sum(stated.size for _, stated in files):
+        raise zipfile.BadZipFile(f"block {member} has {length} bytes")
+    if len(files) == 1:
+        yield (*files[0], _parts(archive, member))
+        return
+    whole, start = memoryview(archive.read(member)), 0
+    for name, stated in files:
+        yield name, stated, [whole[start : start + stated.size]]
+        start += stated.size
+
+
+def _parts(archive: zipfile.ZipFile, member: str) -> Iterator[bytes]:
     """A member's content; zipfile compares its length and its CRC."""
-    with archive.open(name) as source:
-        while block := source.read(_BUFFER):
-            yield block
+    with archive.open(member) as source:
+        while part := source.read(_BUFFER):
+            yield part
 
 
 def _shared(mode: int) -> int:
@@ -290,7 +272,7 @@ def _shared(mode: int) -> int:
     return 0o755 if mode & 0o100 else 0o644
 
 
-def _write(path: str, blocks: Iterable[bytes], stated: File, made: set[str]) -> None:
+def _write(path: str, parts: Iterable[Buffer], stated: File, made: set[str]) -> None:
     """Write one file, over what is there; ``made``: directories that are there, of this archive.
 
     Strings and no Paths, descriptors and no streams: an environment has tens of thousands.
@@ -307,8 +289,8 @@ def _write(path: str, blocks: Iterable[bytes], stated: File, made: set[str]) -> 
         os.unlink(path)  # noqa: PTH108
         descriptor = os.open(path, flags, mode)
     try:
-        for block in blocks:
-            left = memoryview(block)
+        for part in parts:
+            left = memoryview(part)
             while left:
                 left = left[os.write(descriptor, left) :]
         os.fchmod(descriptor, mode)

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.envs.solve import client
 from harness.errors import InfraError
-from installers import envbuild, envfiles, envpack
+from installers import envbuild, envfiles, envmanifest, envpack
 from installers.cache.cache import Cache, Entry
 from installers.envfiles import Lock, Package
 
@@ -71,7 +71,7 @@ def build(lock: Lock, cache: Cache, work: Path) -> tuple[Entry, bool]:
         prefix = Path(envbuild.long_prefix(str(folder)))
         install(lock, prefix, folder / "packages")
         made = envpack.pack(prefix, folder / "out")
-        files = {name: folder / "out" / name for name in [*made.shards, envpack.MANIFEST]}
+        files = {name: folder / "out" / name for name in [*made.shards, envmanifest.MANIFEST]}
         details = {"name": lock.name, "packages": len(lock.packages), "files": len(made.files)}
         cache.put(envfiles.KIND, lock.inputs, files, details)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from installers import envbuild, envpack
+from installers import envbuild, envmanifest, envpack
 from installers.config import Config
 from installers.envfiles import Lock, Package
 from installers.errors import NodeError
@@ -59,7 +59,7 @@ def test_a_broken_multi_download_is_tried_one_at_a_time(
     program.chmod(0o755)
     monkeypatch.setattr(envbuild, "_FOLDERS", (str(program.parent),))
     packed, details = _build(host, tmp_path)
-    manifest = envpack.read_manifest(Path(str(packed[envpack.MANIFEST])).read_text())
+    manifest = envmanifest.read_manifest(Path(str(packed[envmanifest.MANIFEST])).read_text())
     assert manifest.files["bin/tool"].how == envpack.TEXT
     assert len(manifest.prefix) == envpack.PREFIX_LENGTH
     assert details == {"tool": str(program), "packages": 1}

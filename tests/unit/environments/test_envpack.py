@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installers import envpack
+from installers import envmanifest, envpack
 from installers.cache.store import TamperedError
 from installers.errors import NodeError
 
@@ -37,7 +37,7 @@ def test_strings_end_where_they_ended() -> None:
     assert rest.lstrip(b"\0") == b"next\0"
 
 
-def _packed(tmp_path: Path) -> tuple[Path, envpack.Manifest]:
+def _packed(tmp_path: Path) -> tuple[Path, envmanifest.Manifest]:
     prefix = tmp_path / "build_______________________________"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "lib/__pycache__").mkdir(parents=True)
@@ -56,7 +56,7 @@ def _packed(tmp_path: Path) -> tuple[Path, envpack.Manifest]:
     return prefix, envpack.pack(prefix, tmp_path / "out")
 
 
-def _archives(tmp_path: Path, manifest: envpack.Manifest) -> dict[str, Path]:
+def _archives(tmp_path: Path, manifest: envmanifest.Manifest) -> dict[str, Path]:
     return {name: tmp_path / "out" / name for name in manifest.shards}
 
 
@@ -65,7 +65,7 @@ def test_what_is_packed(tmp_path: Path) -> None:
     assert "lib/__pycache__/m.cpython-311.pyc" not in made.files
     assert made.files["lib/__pycache__/n.cpython-311.pyc"].how is None
     assert made.links == {"lib/absolute": "../bin/tool"}
-    again = envpack.read_manifest(made.text())
+    again = envmanifest.read_manifest(made.text())
     assert again == made
     target = tmp_path / "new"
     target.mkdir()
@@ -114,7 +114,7 @@ def test_a_link_that_leads_out_is_not_packed(tmp_path: Path) -> None:
         {"links": {"lib/x": "/etc/passwd"}},
         {"links": {"lib/x": "../../etc/passwd"}},
         {"shards": {"../x": []}},
-        {"shards": {"part-0.zip": ["lib/unknown"]}},
+        {"shards": {"part-0.zip": [["lib/unknown"]]}},
         {"files": {"lib/in_no_archive": ["ab", 1, 493, 0, None]}},
         {"files": []},
         {"schema": 1},
@@ -122,9 +122,9 @@ def test_a_link_that_leads_out_is_not_packed(tmp_path: Path) -> None:
 )
 def test_manifests_that_name_something_outside(change: dict[str, object]) -> None:
     good = {"schema": 2, "prefix": "/p", "files": {}, "links": {}, "shards": {}}
-    assert envpack.read_manifest(json.dumps(good))
+    assert envmanifest.read_manifest(json.dumps(good))
     with pytest.raises(TamperedError):
-        envpack.read_manifest(json.dumps({**good, **change}))
+        envmanifest.read_manifest(json.dumps({**good, **change}))
 
 
 def test_archives_that_are_not_the_manifests(tmp_path: Path) -> None:
@@ -144,22 +144,53 @@ def test_archives_that_are_not_the_manifests(tmp_path: Path) -> None:
 @pytest.mark.parametrize("of", ["lib/n.py", "bin/tool"])
 def test_an_archive_that_is_whole_and_has_another_content(tmp_path: Path, of: str) -> None:
     """Nobody hashes an archive: each file is compared, as packed or as it was rewritten."""
-    _, made = _packed(tmp_path)
+    prefix, made = _packed(tmp_path)
     archives = _archives(tmp_path, made)
-    shard = next(shard for shard, names in made.shards.items() if of in names)
-    with zipfile.ZipFile(archives[shard]) as archive:
-        held = {name: archive.read(name) for name in archive.namelist()}
-    held[of] = held[of][::-1]
-    with zipfile.ZipFile(archives[shard], "w") as archive:
-        for name, data in held.items():
-            archive.writestr(name, data)
+    shard, blocks = next(
+        (shard, blocks)
+        for shard, blocks in made.shards.items()
+        if any(of in names for names in blocks)
+    )
+    turned = (prefix / of).read_bytes()[::-1]
+    (prefix / of).unlink()
+    (prefix / of).write_bytes(turned)
+    blobs = [b"".join((prefix / n).read_bytes() for n in names) for names in blocks]
     (tmp_path / "new").mkdir()
-    with pytest.raises(TamperedError, match=f"{of} has other content"):
-        envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
-    with zipfile.ZipFile(archives[shard], "w") as archive:
-        archive.writestr("lib/other", b"")
-    with pytest.raises(TamperedError, match="lacks "):
-        envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
+
+    def unpack_with(members: dict[str, bytes], match: str) -> None:
+        with zipfile.ZipFile(archives[shard], "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        with pytest.raises(TamperedError, match=match):
+            envpack.unpack(archives, made, tmp_path / "new", seen_as="/opt/e")
+
+    unpack_with({str(n): data for n, data in enumerate(blobs)}, f"{of} has other content")
+    unpack_with({str(n): data + b"x" for n, data in enumerate(blobs)}, "block 0 has ")
+    unpack_with({"other": b""}, "lacks block 0")
+
+
+def test_small_files_share_a_block_and_a_large_one_has_its_own(tmp_path: Path) -> None:
+    prefix = tmp_path / "e"
+    prefix.mkdir()
+    sizes = {"0": 0, "a": 10, "b": 3 << 20, "c": 0, "d": 600 << 10, "e": 600 << 10, "f": 5}
+    for name, size in sizes.items():
+        (prefix / name).write_bytes(os.urandom(size))
+    made = envpack.pack(prefix, tmp_path / "out")
+    blocks = [names for shard in made.shards.values() for names in shard]
+    assert sorted(name for names in blocks for name in names) == sorted(sizes)
+    for names in blocks:
+        assert len(names) == 1 or sum(sizes[name] for name in names) <= 1 << 20
+    (tmp_path / "new").mkdir()
+    digests = envpack.unpack(_archives(tmp_path, made), made, tmp_path / "new", seen_as="/opt/e")
+    assert {n: (tmp_path / "new" / n).read_bytes() for n in digests} == {
+        n: (prefix / n).read_bytes() for n in sizes
+    }
+    # One file, and nothing of those that it shares a block with.
+    (tmp_path / "one").mkdir()
+    envpack.unpack(
+        _archives(tmp_path, made), made, tmp_path / "one", seen_as="/opt/e", only=["f", "b"]
+    )
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["b", "f"]
 
 
 @given(st.data())
