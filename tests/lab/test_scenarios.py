@@ -1,7 +1,8 @@
 """Scenarios as a user reproduces them: real images, proxies, firmware, kernels.
 
-The quick ones are forks of the machine that the main job's tests froze, and run after them; the
-others build an image or boot a machine of their own: the required suite has no time for them.
+The quick ones are forks of the machine that the main job's tests froze, and run when that is there
+or make it; the others build an image or boot a machine of their own: the required suite has no time
+for them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from fixtures.scenarios import load_scenario, load_scenarios
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("main-job")]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("scenarios")]
 
 QUICK = ("ca-rotated", "clock-behind")
 FAULTY = sorted(name for name, s in load_scenarios().items() if s.expected == "named")

@@ -187,6 +187,7 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
         "@check(id='small.asks', severity='major', title='It answers', remedy='wake it')\n"
         "def test_asks(node):\n"
         "    node.transport.call('exec', timeout=20, argv=['true'])\n"
+        "    open(os.environ['VICTIM'] + '.asked', 'w').close()\n"
         "    end = time.monotonic() + 60\n"
         "    while not os.path.exists(os.environ['VICTIM']) and time.monotonic() < end:\n"
         "        time.sleep(0.1)\n"
@@ -199,8 +200,8 @@ def test_a_connection_cut_in_the_middle(bench: Bench, machine: Machine) -> None:
     before, standing = machine.files(), set(machine.sessions())
     victim = bench.path / "victim"
     process = start(bench, machine, victim=str(victim))
-    wait_for(machine.agents)
-    wait_for(lambda: set(machine.sessions()) - standing)
+    # Not before: what asked whether the machine can be reached was another connection.
+    wait_for(victim.with_suffix(".asked").exists)
     # Whole at once: half of it would be another's process, or none.
     named = victim.with_suffix(".new")
     named.write_text(" ".join(str(pid) for pid in set(machine.sessions()) - standing))
