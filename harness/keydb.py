@@ -76,7 +76,9 @@ def allowed(ours: Sequence[Certificate]) -> bytes:
 def forbidden(revoked: Sequence[Certificate]) -> bytes:
     """The value of ``dbx``: each certificate whole, and by the hash of its signed part.
 
-    Firmware heeds either; kernels heed the hash since 5.13 and the certificate since the same.
+    Firmware heeds them for what it starts. For modules a kernel heeds the certificate where it was
+    built with CONFIG_SYSTEM_REVOCATION_LIST, and the hash in no case, because it takes the time
+    behind it for a part of it (docs/kernel-trust.md: measured).
     """
     lists = []
     for one in revoked:

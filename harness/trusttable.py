@@ -27,15 +27,22 @@ and no package says so. So we ask.
 `airlock image probe --write docs` builds a module that does nothing for each image's kernel, signs
 it with the lab's key, boots the image with Secure Boot on, and offers the module without a
 signature and with it: once with the key's certificate in `db`, once in shim's list of the machine
-owner's keys (MOK), once nowhere.
+owner's keys (MOK), once nowhere, and once in both of them and in the firmware's `dbx`, as
+`airlock keys revoke` writes it.
 
-| image | kernel | key in `db` | key in MOK | key nowhere | unsigned | lockdown | measured |
-|---|---|---|---|---|---|---|---|
+| image | kernel | in `db` | in MOK | nowhere | revoked | unsigned | lockdown | measured |
+|---|---|---|---|---|---|---|---|---|
 """
 _TAIL = """
-*taken* means that the module was loaded; otherwise the kernel's error is named. *Key nowhere* and
+*taken* means that the module was loaded; otherwise the kernel's error is named. *Nowhere* and
 *unsigned* must be refusals: a kernel that takes anything proves nothing. What the kernel logged is
 in [kernel-trust.json](kernel-trust.json).
+
+A kernel that takes a module by a *revoked* key does not heed `dbx` for modules: there a key is
+revoked by taking it out of `db` and out of MOK. Kernels compare certificates with those in `dbx`
+where they are built with `CONFIG_SYSTEM_REVOCATION_LIST`. The other form of entry, a certificate's
+hash and the time of its revocation, is compared with time and all, so no hash ever equals it
+(`uefi_blacklist_x509_tbs` in `security/integrity/platform_certs/keyring_handler.c`).
 """
 
 Row = Mapping[str, Any]
@@ -97,11 +104,13 @@ def render(rows: list[Row]) -> str:
     for row in rows:
         unsigned = {told["unsigned"]["errno"] or "taken" for told in row["cases"].values()}
         locks = {told["boot"]["lockdown"] or "unknown" for told in row["cases"].values()}
-        answers = [_answer(row, case) for case in ("db", "mok", "neither")]
+        answers = [_answer(row, case) for case in ("db", "mok", "neither", "revoked")]
         cells = [row["title"], f"`{row['kernel']}`", *answers, ", ".join(sorted(unsigned))]
         lines.append(f"| {' | '.join([*cells, ', '.join(sorted(locks)), row['measured']])} |\n")
     return _HEAD + "".join(lines) + _TAIL
 
 
 def _answer(row: Row, case: str) -> str:
-    return str(row["cases"][case]["signed"]["errno"]) or "taken"
+    if (told := row["cases"].get(case)) is None:
+        return "not asked"
+    return str(told["signed"]["errno"]) or "taken"

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         gone = ring.revoke(args.fingerprint)
         print(f"revoked {gone.sha256} ({gone.subject_cn})")
         print(f"build images anew with {args.directory}/db and {args.directory}/dbx")
+        print("take it out of MOK as well, where it is: many kernels do not heed dbx for modules")
         return Exit.PASS
     make = ring.create if args.what == "create" else ring.rotate
     for line in describe(make(args.name, secret=args.secret)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import struct
 import subprocess
 import sys
 import uuid
@@ -22,6 +23,10 @@ _MICROSOFT = "77fa9abd-0359-4d32-bd60-28f4e78f784b"
 _OF_2023 = "microsoft.com/ms-uefi-2023.pem"
 #: What is in db besides the certificates of :func:`enroll`, for keys of what depends on it.
 KNOWN = ("microsoft 2011", "microsoft 2023")
+# EFI_VARIABLE_AUTHENTICATION_2 (UEFI 2.10, 8.2.2) without a signature: nobody checks one in a store
+# that is written from outside. Length, revision, type, EFI_CERT_TYPE_PKCS7_GUID.
+_PKCS7 = uuid.UUID("4aafd29d-68df-49ee-8aa9-347d375665a7")
+_UNSIGNED_UPDATE = bytes(16) + struct.pack("<IHH16s", 24, 0x0200, 0x0EF1, _PKCS7.bytes_le)
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,13 @@ def enroll(
     store: Path,
     *,
     owner: Sequence[Path] = (),
+    revoked: bytes = b"",
     enforced: bool = True,
 ) -> None:
     """Write a variable store to ``store``: Microsoft's of 2011 and 2023, ``certificates`` (PEM).
 
-    ``owner``: certificates (PEM) in shim's list of the machine owner's keys (MOK).
+    ``owner``: certificates (PEM) in shim's list of the machine owner's keys (MOK). ``revoked``: the
+    value of ``dbx``, as ``airlock keys revoke`` writes it (``dbx.esl``).
     Secure Boot is on in the result if ``enforced``. ``--enroll-cert`` of the same tool would leave
     ``db`` empty.
     """
@@ -70,6 +77,10 @@ def enroll(
         argv += ["--add-db-cert", _OWNER, str(certificate)]
     for certificate in owner:
         argv += ["--add-mok", _OWNER, str(certificate)]
+    if revoked:
+        update = store.with_suffix(".dbx")
+        update.write_bytes(_UNSIGNED_UPDATE + revoked)
+        argv += ["--set-dbx", str(update)]
     done = subprocess.run(argv, capture_output=True, text=True, env=host_env(), check=False)
     if done.returncode or not store.exists():
         raise InfraError(f"virt-fw-vars failed: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -1,10 +1,11 @@
 """Which keys does a kernel trust for modules? Asked of the kernel itself, in a virtual machine.
 
 A module that does nothing is built for the image's kernel, natively, and signed with the lab's key.
-The image then boots three times with Secure Boot on: with the key's certificate in the firmware's
-``db``, in shim's list of the machine owner's keys (MOK), and nowhere. Each time the kernel is
-offered the module without a signature and with it. What it says is the answer: no configuration
-option and no package tells, because distributions carry patches for this.
+The image then boots four times with Secure Boot on: with the key's certificate in the firmware's
+``db``, in shim's list of the machine owner's keys (MOK), nowhere, and in both of them and revoked
+in ``dbx``. Each time the kernel is offered the module without a signature and with it. What it says
+is the answer: no configuration option and no package tells, because distributions carry patches for
+this.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fixtures.signer import sign
-from harness import pack
+from harness import keydb, pack
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.lab import base, disk, firmware, kvm, vm
 from harness.lab.namespace import Chamber, remove_tree, run_as_root
 from harness.state import cache_dir
 from installers import modsig
+from installers.asn1 import load_certificate
 
 if TYPE_CHECKING:
     from fixtures.pki import Identity
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
     from harness.state import RunRecord
 
 Say = Callable[[str], None]
-CASES = ("db", "mok", "neither")
+CASES = ("db", "mok", "neither", "revoked")
+_WORDS = {
+    "db": "in db",
+    "mok": "in MOK",
+    "neither": "nowhere",
+    "revoked": "in db, in MOK and in dbx",
+}
 _PLACE = "airlock-probe"
 _MARK = "AIRLOCK-PROBE "
 _NODE_FILE = "airlock-node.pyz"
@@ -108,7 +116,7 @@ def probe(image: Image, key: Identity, run: RunRecord, say: Say) -> dict[str, An
     certificate.write_bytes(key.pem)
     cases = {}
     for case in CASES:
-        say(f"boot with the key in {case}")
+        say(f"boot with the key {_WORDS[case]}")
         try:
             cases[case] = _ask(case, place / case, place, certificate, run)
         except vm.BootStuck as first:  # see QemuNode: emulated machines do that now and then
@@ -179,13 +187,15 @@ def _ask(case: str, own: Path, place: Path, certificate: Path, run: RunRecord) -
         metadata_port=None,
         accelerator=kvm.accelerator(),
     )
-    in_db = [certificate] if case == "db" else []
-    in_mok = [certificate] if case == "mok" else []
-    firmware.enroll(machine.firmware, in_db, machine.variables, owner=in_mok)
+    in_db = [certificate] if case in ("db", "revoked") else []
+    in_mok = [certificate] if case in ("mok", "revoked") else []
+    signer = load_certificate(certificate.read_bytes())
+    dbx = keydb.forbidden([signer]) if case == "revoked" else b""
+    firmware.enroll(machine.firmware, in_db, machine.variables, owner=in_mok, revoked=dbx)
     disk.make_overlay(place / "root.img", machine.root)
     with vm.VirtualMachine(machine) as running:
         run.owned.process(running.pid, "virtual machine")
-        deadline = Deadline(_BOOT_SECONDS, f"the kernel's answer with the key in {case}")
+        deadline = Deadline(_BOOT_SECONDS, f"the kernel's answer with the key {_WORDS[case]}")
         while True:
             running.check_booting()
             if (told := _told(machine.console)) is not None:

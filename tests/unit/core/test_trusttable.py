@@ -32,7 +32,7 @@ def row(**signed: bool) -> dict[str, Any]:
                 "signed": TAKEN if signed.get(case) else REFUSED,
                 "boot": dict(boot),
             }
-            for case in ("db", "mok", "neither")
+            for case in ("db", "mok", "neither", "revoked")
         },
     }
 
@@ -62,6 +62,23 @@ def test_a_kernel_that_takes_anything_proves_nothing() -> None:
     assert "Secure Boot was not on" in said
 
 
+def test_a_kernel_that_does_not_heed_dbx_is_published_as_such(tmp_path: Path) -> None:
+    """It is what that kernel does, and no fault of the measurement."""
+    heedless = row(db=True, mok=True, revoked=True)
+    assert trusttable.differences(heedless) == []
+    assert trusttable.line(heedless).endswith("neither: EKEYREJECTED, revoked: taken")
+    trusttable.keep(heedless, tmp_path)
+    assert "| EKEYREJECTED | taken | EKEYREJECTED |" in (tmp_path / trusttable.TEXT).read_text()
+
+
+def test_a_row_of_before_the_question_was_asked_says_so(tmp_path: Path) -> None:
+    older = row(db=True, mok=True)
+    del older["cases"]["revoked"]
+    assert trusttable.differences(older) == []
+    trusttable.keep(older, tmp_path)
+    assert "| EKEYREJECTED | not asked |" in (tmp_path / trusttable.TEXT).read_text()
+
+
 def test_a_row_takes_the_place_of_the_images_last_one(tmp_path: Path) -> None:
     trusttable.keep(row(mok=True), tmp_path)
     trusttable.keep({**row(), "image": "another"}, tmp_path)
@@ -70,7 +87,7 @@ def test_a_row_takes_the_place_of_the_images_last_one(tmp_path: Path) -> None:
     assert [found["image"] for found in rows] == ["another", "debian-12"]
     assert trusttable.takes(rows[1], "db")
     text = (tmp_path / trusttable.TEXT).read_text()
-    assert "| taken | taken | EKEYREJECTED | EKEYREJECTED | integrity |" in text
+    assert "| taken | taken | EKEYREJECTED | EKEYREJECTED | EKEYREJECTED | integrity |" in text
 
 
 def test_what_is_published_is_printed_from_the_data_and_agrees_with_the_installers() -> None:
