@@ -113,11 +113,11 @@ def watching(tree: Path) -> Iterator[Callable[[], float | None]]:
         [*argv, f"{at.PROXY}:{at.PROXY_PORT}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # a buffer would keep what communicate is to read
         env=host_env(),
     )
     try:
-        if process.stdout is None or process.stdout.readline() != "ready\n":
+        if process.stdout is None or process.stdout.readline() != b"ready\n":
             raise InfraError("the image's configuration cannot be watched")
         yield lambda: found[0] if found else None
     finally:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.lab import proxywatch
+from harness.lab import foreign, proxywatch
 
 PROXY = "10.0.2.100:3128"
 
@@ -24,10 +25,10 @@ def watched(tree: Path) -> Iterator[list[dict[str, object]]]:
         [sys.executable, "-I", str(proxywatch.__file__), str(tree), PROXY],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # a buffer would keep what communicate is to read
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout.readline() == b"ready\n"
     yield said
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -75,3 +76,21 @@ def test_an_image_that_named_it_from_the_start(tree: Path) -> None:
     with watched(tree) as said:
         pass
     assert [one["path"] for one in said] == ["/etc/apt/apt.conf"]
+
+
+def test_what_is_said_together_with_ready_is_heard(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the program has said everything before anybody listens."""
+
+    class Busy(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.wait(20)
+
+    file = tree / "etc/apt/apt.conf"
+    file.write_text(f'Acquire::http::Proxy "http://{PROXY}";\n')
+    monkeypatch.setattr(subprocess, "Popen", Busy)
+    with foreign.watching(tree) as named:
+        pass
+    assert named() == file.lstat().st_ctime
