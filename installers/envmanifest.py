@@ -57,20 +57,17 @@ def read_manifest(text: str) -> Manifest:
             raise ValueError(f"of schema {document['schema']!r}")
         files = {name: File(*row) for name, row in document["files"].items()}
         made = Manifest(document["prefix"], files, document["links"], document["shards"])
+        packed = [name for blocks in made.shards.values() for names in blocks for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TamperedError(f"is no manifest: {error}", where=MANIFEST) from None
     for name in [*made.files, *made.links, *made.shards]:
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or "" in parts or "\0" in name:
             raise TamperedError(f"names {name!r}", where=MANIFEST)
-    if sorted(_packed(made.shards)) != sorted(made.files):
+    if sorted(packed) != sorted(made.files):
         raise TamperedError("does not say of each file which archive has it", where=MANIFEST)
     for name, target in made.links.items():
         inside = os.path.normpath(os.path.join(os.path.dirname(name), target))  # noqa: PTH118, PTH120
         if target.startswith("/") or inside.startswith(".."):
             raise TamperedError(f"links {name} to {target}", where=MANIFEST)
     return made
-
-
-def _packed(shards: Mapping[str, list[list[str]]]) -> list[str]:
-    return [name for blocks in shards.values() for names in blocks for name in names]

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from harness.state import RunRecord
 
 Say = Callable[[str], None]
-CASES = ("db", "mok", "neither", "revoked")
-_WORDS = {
+#: Where the key is, each a boot; in words.
+CASES = {
     "db": "in db",
     "mok": "in MOK",
     "neither": "nowhere",
@@ -116,7 +116,7 @@ def probe(image: Image, key: Identity, run: RunRecord, say: Say) -> dict[str, An
     certificate.write_bytes(key.pem)
     cases = {}
     for case in CASES:
-        say(f"boot with the key {_WORDS[case]}")
+        say(f"boot with the key {CASES[case]}")
         try:
             cases[case] = _ask(case, place / case, place, certificate, run)
         except vm.BootStuck as first:  # see QemuNode: emulated machines do that now and then
@@ -195,7 +195,7 @@ def _ask(case: str, own: Path, place: Path, certificate: Path, run: RunRecord) -
     disk.make_overlay(place / "root.img", machine.root)
     with vm.VirtualMachine(machine) as running:
         run.owned.process(running.pid, "virtual machine")
-        deadline = Deadline(_BOOT_SECONDS, f"the kernel's answer with the key {_WORDS[case]}")
+        deadline = Deadline(_BOOT_SECONDS, f"the kernel's answer with the key {CASES[case]}")
         while True:
             running.check_booting()
             if (told := _told(machine.console)) is not None:
